@@ -1,0 +1,100 @@
+//! What a bridge run is told, and what it answers.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::shard::Shard;
+
+/// librdkafka properties, as users write them.
+pub type Properties = BTreeMap<String, String>;
+
+/// Where a partition begins that has no kept position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    /// The first event at or after this time.
+    TimestampMs(i64),
+}
+
+/// What becomes of a value on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transform {
+    /// Every byte stays.
+    None,
+    /// The seven fields of a stored event; see [`crate::bridge::product_views`] once it exists.
+    ProductViews { local_time_zone: Option<String> },
+}
+
+/// Where dead letters go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetterTopic {
+    /// `<target_topic>.dead_letters`.
+    Default,
+    /// The first dead letter ends the run with `DataError`.
+    None,
+    Named(String),
+}
+
+/// The arguments of [`crate::bridge::bridge`]; `python/` checks types, `bridge()` checks meaning, before any I/O.
+#[derive(Debug, Clone)]
+pub struct BridgeSettings {
+    pub source: Properties,
+    pub target: Properties,
+    pub source_topic: String,
+    pub target_topic: String,
+    /// Default: `<source_topic>-to-<target_topic>`, with characters that a topic name cannot hold replaced by `-`.
+    pub job: Option<String>,
+    pub transform: Transform,
+    pub shard: Shard,
+    /// `None`: earliest, and refuse a target that already holds events while no position is kept.
+    pub start: Option<Start>,
+    pub max_events: Option<u64>,
+    pub max_seconds: Option<f64>,
+    pub dead_letter_topic: DeadLetterTopic,
+    pub max_dead_letters: Option<u64>,
+    /// Milliseconds; -1 is unlimited. Used when we create the target topic.
+    pub target_retention_ms: i64,
+    /// Checks of an existing target topic that are waived: `log_append_time`, `compaction`, `retention`.
+    pub allow: Vec<String>,
+    /// Whether statistics of the transaction batches etc. are kept small: events per transaction at most.
+    pub transaction_events: u64,
+    /// Bytes per transaction at most.
+    pub transaction_bytes: u64,
+}
+
+/// One partition at the end of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionPosition {
+    pub partition: i32,
+    /// The next offset to read.
+    pub next: i64,
+    /// From the position to the last stable offset.
+    pub lag: i64,
+    /// High watermark − last stable offset: events of transactions still open.
+    pub held_back: i64,
+}
+
+/// The books of a bridge run (I1): `read = written + filtered + dead_lettered`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BridgeResult {
+    pub job: String,
+    pub source_topic: String,
+    pub target_topic: String,
+    pub read: u64,
+    pub written: u64,
+    pub filtered: u64,
+    pub dead_lettered: u64,
+    pub dead_letters_by_reason: BTreeMap<String, u64>,
+    pub transactions: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+    /// Why the run ended: `end`, `max_events`, `max_seconds`.
+    pub ended: String,
+    /// Events that remain below the ends asked at the start (an upper bound: control records count).
+    pub lag: i64,
+    pub held_back: i64,
+    pub positions: Vec<PartitionPosition>,
+    pub warnings: Vec<String>,
+}

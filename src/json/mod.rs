@@ -1,0 +1,1 @@
+//! The strict RFC 8259 reader shared by the transform and the BSON writer (design sections 3 and 5).

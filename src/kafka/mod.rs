@@ -1,0 +1,1 @@
+//! Kafka clients and settings; `native` holds the only unsafe calls.

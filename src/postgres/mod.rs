@@ -1,0 +1,1 @@
+//! PostgreSQL connections: every libpq form of a DSN, TLS by `sslmode`, never a downgrade.
