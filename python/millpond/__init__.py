@@ -1,0 +1,1 @@
+"""Exactly-once Kafka to Kafka to MongoDB to PostgreSQL, native in Airflow."""
