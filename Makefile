@@ -1,0 +1,93 @@
+# Every target sets up what it needs; `make help` lists them. What cannot be set up is named by scripts/require first.
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/millpond
+# Outside the clone, so that a second clone does not build 450 crates again.
+CARGO_TARGET_DIR ?= $(CACHE)/target
+export CARGO_TARGET_DIR
+
+DEV := .venv/dev/bin
+AIRFLOW := .venv/airflow-2.10/bin
+WHEEL = $(firstword $(wildcard dist/millpond-*.whl))
+SOURCES := Cargo.toml Cargo.lock pyproject.toml LICENSE \
+	$(shell find src config python -type f ! -name '*.so' ! -name '*.pyc' | sort)
+PYTEST ?= $(DEV)/python -m pytest
+# What follows the target's own arguments, as in `make test PYTEST_ARGS='-k bridge'`.
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@echo 'make TARGET, where TARGET is one of'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@echo 'Builds go to $(CARGO_TARGET_DIR) (set CARGO_TARGET_DIR to move them).'
+
+.PHONY: wheel
+wheel: dist/.built ## build the release wheel into dist/
+
+.PHONY: demo
+demo: environments jars ## the whole path on real servers, run by Airflow 2.10.4, compared with the known truth
+	$(DEV)/python scripts/demo.py $(DEMO_ARGS)
+
+.PHONY: test
+test: environments jars sabotage ## lint, Rust tests, and every Python test on real servers
+	@scripts/check lint rust python
+
+.PHONY: lint
+lint: environments ## rustfmt, clippy, ruff, mypy, stubtest, cargo-deny
+	@scripts/check lint
+
+.PHONY: bench
+bench: environments jars ## compare with raw copies and today's libraries, interleaved, as ratios
+	$(DEV)/python benchmarks/run.py $(BENCH_ARGS)
+
+.PHONY: chaos
+chaos: environments jars sabotage ## kill each arrow 200 times at random moments, servers among them
+	$(PYTEST) -m chaos tests --override-ini timeout=7200 $(PYTEST_ARGS)
+
+.PHONY: require
+require:
+	@scripts/require
+
+.PHONY: environment-dev
+environment-dev: require
+	@scripts/environment dev
+
+.PHONY: environments
+environments: wheel
+	@scripts/environment dev "$(WHEEL)"
+	@scripts/environment airflow-2.10 "$(WHEEL)"
+
+.PHONY: env
+env: environments ## the two locked Python environments with the wheel in them: .venv/dev and .venv/airflow-2.10
+
+.PHONY: jars
+jars: environments
+	@$(DEV)/python -c 'from millpond.local.jars import kafka_jars; kafka_jars()'
+
+dist/.built: $(SOURCES) | environment-dev
+	@rm -rf dist && mkdir -p dist
+	$(DEV)/maturin build --release --locked --quiet --interpreter "$$($(DEV)/python -c 'import sys; print(sys.executable)')" --out dist
+	@ls dist/*.whl && touch $@
+
+# The same package with the test-only feature in it: for PYTHONPATH=.build/sabotage, never installed, never shipped.
+.PHONY: sabotage
+sabotage: .build/sabotage/.built
+
+.build/sabotage/.built: dist/.built
+	@rm -rf .build/sabotage .build/sabotage-wheel && mkdir -p .build/sabotage
+	$(DEV)/maturin build --release --locked --quiet --features sabotage --interpreter "$$($(DEV)/python -c 'import sys; print(sys.executable)')" --out .build/sabotage-wheel
+	@$(DEV)/python -m zipfile -e .build/sabotage-wheel/millpond-*.whl .build/sabotage && touch $@
+
+.PHONY: lock
+lock: require
+	@for name in dev airflow-2.10; do scripts/lock $$name; done
+
+.PHONY: clean
+clean: ## remove the environments, wheels and build results of this clone (not the shared build cache)
+	rm -rf .venv .build dist
