@@ -1,0 +1,84 @@
+"""The operator of the third arrow: MongoDB to the daily reports in PostgreSQL.
+
+Owns the arguments of `millpond.aggregate` as a task's. Refuses defaults of its own: what is left out is left to the
+verb.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from millpond.airflow import arguments
+from millpond.airflow.connections import mongo_uri, postgres_dsn
+from millpond.airflow.task import VerbOperator
+
+
+class AggregateOperator(VerbOperator):
+    """Make the reports of one or more dates anew, all tables and dates in one transaction.
+
+    Every argument is templated. A killed or failed task is simply run again.
+
+    Args:
+        database: Database to read.
+        collection: Collection to read.
+        dates: `"latest"`, `"all"`, a date (`"{{ ds }}"`), a range, or a list of dates, also with commas.
+        mongo_conn_id: MongoDB connection.
+        postgres_conn_id: PostgreSQL connection; None computes the books and writes nothing.
+        time_field: Field that gives an event its date.
+        lookback_days: With `latest`: that many dates before it as well.
+        job: Name in the ledger.
+        engine: `"native"`.
+        mode: `"full"`.
+        reports: The reports to make; default: the three of product views.
+        allow_scan: Read the whole collection when no index begins with `time_field`.
+    """
+
+    verb = "aggregate"
+    readers: ClassVar[dict[str, arguments.Reader]] = {
+        "database": arguments.text,
+        "collection": arguments.text,
+        "dates": arguments.dates,
+        "time_field": arguments.text,
+        "lookback_days": arguments.integer,
+        "job": arguments.text,
+        "engine": arguments.text,
+        "mode": arguments.text,
+        "reports": arguments.as_it_is,
+        "allow_scan": arguments.truth,
+    }
+    connections: ClassVar[dict[str, Any]] = {
+        "mongo_uri": ("mongo_conn_id", mongo_uri),
+        "postgres_dsn": ("postgres_conn_id", postgres_dsn),
+    }
+    template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", *readers)
+
+    def __init__(
+        self,
+        *,
+        database: str,
+        collection: str,
+        dates: Any = "latest",
+        mongo_conn_id: str = "mongo_default",
+        postgres_conn_id: str | None = "postgres_default",
+        time_field: str | None = None,
+        lookback_days: int | str | None = None,
+        job: str | None = None,
+        engine: str | None = None,
+        mode: str | None = None,
+        reports: Any = None,
+        allow_scan: bool | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the arguments; they are read when the task runs."""
+        super().__init__(**kwargs)
+        self.database = database
+        self.collection = collection
+        self.dates = dates
+        self.mongo_conn_id = mongo_conn_id
+        self.postgres_conn_id = postgres_conn_id
+        self.time_field = time_field
+        self.lookback_days = lookback_days
+        self.job = job
+        self.engine = engine
+        self.mode = mode
+        self.reports = reports
+        self.allow_scan = allow_scan

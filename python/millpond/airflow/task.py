@@ -1,0 +1,123 @@
+"""What the three operators share: a verb run inside a task.
+
+Owns how a run is started, shown, stopped and ended in Airflow's terms. Refuses to touch a record, and to swallow an
+exception: what Airflow's own handlers raise (`AirflowTaskTerminated`, `AirflowTaskTimeout`) passes unchanged (I5).
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from millpond.airflow.arguments import Reader, UnusableArgumentError, read
+from millpond.airflow.compat import AirflowFailException, AirflowNotFoundException, BaseOperator, get_connection
+from millpond.airflow.connections import UnusableConnectionError
+
+if TYPE_CHECKING:
+    from millpond import CancelToken
+
+_LINE_EVERY_S = 5.0
+
+
+class VerbOperator(BaseOperator):
+    """One arrow as a task. Not for DAG files: use the operator of a verb."""
+
+    verb: ClassVar[str]
+    # Argument of the verb → how its rendered value is read. Each is an attribute and a template field.
+    readers: ClassVar[dict[str, Reader]]
+    # Argument of the verb → (attribute that holds the connection's id, how the connection is read).
+    connections: ClassVar[dict[str, tuple[str, Callable[[Any], Any]]]]
+
+    ui_color = "#d5e8d4"
+
+    # Class attributes: an operator is deep-copied before a task runs, and a token belongs to one run in one process.
+    _token: "CancelToken | None" = None
+    _killed = False
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Run the verb and return its result as a mapping, for XCom.
+
+        Raises:
+            AirflowFailException: A retry cannot help; the message says what to do.
+            millpond.ExternalError: A retry can help.
+            millpond.Cancelled: The task was killed; never a success.
+        """
+        import millpond  # noqa: PLC0415 - parsing a DAG must not load the native library
+
+        self._token = token = millpond.CancelToken()
+        if self._killed:
+            # The kill came before there was a token to set.
+            token.cancel()
+        try:
+            settings = self._settings()
+            result = getattr(millpond, self.verb)(**settings, progress=self._line(), cancel=token)
+        except (UnusableArgumentError, UnusableConnectionError) as error:
+            raise AirflowFailException(f"{self.verb}: {error}") from error
+        except millpond.Cancelled:
+            # Not a failure for good: a worker that is shut down kills its tasks and expects them to be tried again.
+            raise
+        except millpond.Error as error:
+            if error.retryable:
+                raise
+            raise AirflowFailException(_told(error)) from error
+        books: dict[str, Any] = result.to_dict()
+        self.log.info("%s: done: %s", self.verb, _summary(books))
+        return books
+
+    def on_kill(self) -> None:
+        """Ask the run to end at its next clean boundary. Only sets a flag: safe in a signal handler, twice, or idle."""
+        self._killed = True
+        if self._token is not None:
+            self._token.cancel()
+
+    def _settings(self) -> dict[str, Any]:
+        settings = read(self.readers, {name: getattr(self, name) for name in self.readers})
+        for argument, (attribute, reader) in self.connections.items():
+            conn_id = getattr(self, attribute)
+            if conn_id is None:
+                settings[argument] = None
+                continue
+            try:
+                connection = get_connection(conn_id)
+            except AirflowNotFoundException as error:
+                raise UnusableConnectionError(
+                    f"there is no connection {conn_id!r}; make it in the web UI, with `airflow connections add`, "
+                    f"or as AIRFLOW_CONN_{conn_id.upper()}"
+                ) from error
+            settings[argument] = reader(connection)
+        return settings
+
+    def _line(self) -> Callable[[Any], None]:
+        """Return a progress callback that logs one line every few seconds."""
+        last = time.monotonic()
+
+        def show(progress: Any) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < _LINE_EVERY_S:
+                return
+            last = now
+            of = f" of {progress.total:,}" if progress.total else ""
+            self.log.info(
+                "%s: %s%s read, %s written, %s dead letters, %s/s",
+                self.verb,
+                f"{progress.read:,}",
+                of,
+                f"{progress.written:,}",
+                f"{progress.dead_lettered:,}",
+                f"{progress.read / max(progress.seconds, 1e-3):,.0f}",
+            )
+
+        return show
+
+
+def _told(error: Any) -> str:
+    text = str(error)
+    return text if not error.hint or error.hint in text else f"{text}\n{error.hint}"
+
+
+def _summary(books: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:,.2f}" if isinstance(value, float) else f"{name} {value:,}"
+        for name, value in books.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
