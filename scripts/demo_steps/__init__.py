@@ -1,0 +1,1 @@
+"""The steps of `make demo`, one module each."""

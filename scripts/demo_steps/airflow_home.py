@@ -1,0 +1,133 @@
+"""An Airflow of the demo's own: home, connections, scheduler, and one run of a DAG.
+
+Owns Airflow's environment variables and the scheduler's process, which ends with the run. Refuses to import Airflow:
+that lives in an environment of its own.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from demo_steps.source import remote_properties
+
+_PATIENCE_S = 1800
+
+
+@dataclass
+class Run:
+    """How a DAG run ended."""
+
+    state: str = "unknown"
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    why: str = ""
+
+
+class AirflowHome:
+    """A home under one folder; SQLite and the sequential executor are enough for three tasks in a row."""
+
+    def __init__(self, home: Path, environment: Path, dags: Path, status: dict[str, Any]) -> None:
+        """Keep the places; nothing is started."""
+        self.home = home
+        self.bin = environment.absolute() / "bin"
+        self.env = os.environ | {
+            "PATH": f"{self.bin}{os.pathsep}{os.environ.get('PATH', '')}",
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            # Only the run that is asked for: unpausing would add the run of the last two hours.
+            "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+        self.env |= {f"AIRFLOW_CONN_{name.upper()}": json.dumps(one) for name, one in connections(status).items()}
+
+    def run(self, dag_id: str, conf: dict[str, Any], tell: Callable[[str], None]) -> Run:
+        """Trigger the DAG, let a scheduler of our own run it to its end, and return state and results."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._call("db", "migrate")
+        run_id = f"demo-{time.strftime('%Y%m%dT%H%M%S')}"
+        run = Run()
+        with self._scheduler() as scheduler:
+            script = Path(__file__).with_name("dag_run.py")
+            command = [str(self.bin / "python"), str(script), dag_id, run_id, json.dumps(conf), str(_PATIENCE_S)]
+            with (self.home / "dag_run.log").open("a") as log:
+                watch = subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=log, text=True)
+            try:
+                for line in watch.stdout or ():
+                    said = json.loads(line)
+                    if "task" in said:
+                        tell(f"{said['task']}: {said['state']}")
+                    else:
+                        run.state, run.results = said["state"], said["results"]
+                    if scheduler.poll() is not None:
+                        run.why = f"the scheduler ended with code {scheduler.returncode}"
+                        break
+            finally:
+                if watch.poll() is None:
+                    watch.terminate()
+                watch.wait()
+        if run.state != "success":
+            run.why += self._last_lines(dag_id, run_id)
+        return run
+
+    @contextmanager
+    def _scheduler(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [str(self.bin / "airflow"), "scheduler", "--skip-serve-logs"]
+        with (self.home / "scheduler.log").open("ab") as log:
+            # A session of its own: its children outlive a SIGTERM to it alone.
+            scheduler = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield scheduler
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(scheduler.pid, signum)
+                    scheduler.wait(timeout=15)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+
+    def _call(self, *words: str) -> None:
+        done = subprocess.run([self.bin / "airflow", *words], env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"demo: `airflow {' '.join(words)}` failed:\n{done.stderr[-3000:]}")
+
+    def _last_lines(self, dag_id: str, run_id: str) -> str:
+        logs = sorted(
+            (self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}").rglob("*.log"),
+            key=lambda file: file.stat().st_mtime,
+        )
+        if not logs:
+            return f"no task began; see {self.home / 'scheduler.log'} and {self.home / 'dag_run.log'}"
+        lines = logs[-1].read_text(errors="replace").splitlines()[-25:]
+        return f"the end of {logs[-1]}:\n" + "\n".join(lines)
+
+
+def connections(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the four connections of the DAG, in the form that AIRFLOW_CONN_ variables take."""
+    mongo, postgres = urlsplit(status["mongo"]["uri"]), urlsplit(status["postgres"]["dsn"])
+    hosts = mongo.netloc.rpartition("@")[2]
+    return {
+        "kafka_remote": {"conn_type": "kafka", "extra": remote_properties(status)},
+        "kafka_default": {"conn_type": "kafka", "extra": {"bootstrap.servers": status["kafka"]["bootstrap"]}},
+        "mongo_default": {"conn_type": "mongo", "host": hosts, "extra": dict(parse_qsl(mongo.query))},
+        "postgres_default": {
+            "conn_type": "postgres",
+            "host": postgres.hostname,
+            "port": postgres.port,
+            "login": unquote(postgres.username or ""),
+            "password": unquote(postgres.password or ""),
+            "schema": postgres.path.lstrip("/"),
+            "extra": dict(parse_qsl(postgres.query)),
+        },
+    }
