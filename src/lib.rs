@@ -25,10 +25,10 @@ pub mod kafka;
 pub mod mongo;
 pub mod postgres;
 pub mod python;
-pub mod shard;
-pub mod sink;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
+pub mod shard;
+pub mod sink;
 
 pub use control::Control;
 pub use error::{Error, Result};

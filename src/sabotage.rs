@@ -27,7 +27,7 @@ pub fn step(name: &'static str) {
         *count += 1;
         if *count == *nth {
             std::process::Command::new("kill").args(["-9", &std::process::id().to_string()]).status().ok();
-            std::thread::sleep(std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_mins(1));
         }
     }
 }
