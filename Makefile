@@ -12,7 +12,6 @@ export CARGO_TARGET_DIR
 
 DEV := .venv/dev/bin
 AIRFLOW := .venv/airflow-2.10/bin
-WHEEL = $(firstword $(wildcard dist/millpond-*.whl))
 SOURCES := Cargo.toml Cargo.lock pyproject.toml LICENSE \
 	$(shell find src config python -type f ! -name '*.so' ! -name '*.pyc' | sort)
 PYTEST ?= $(DEV)/python -m pytest
@@ -36,11 +35,11 @@ demo: environments jars ## the whole path on real servers, run by Airflow 2.10.4
 
 .PHONY: test
 test: environments jars sabotage ## lint, Rust tests, and every Python test on real servers
-	@scripts/check lint rust python
+	@PYTEST_ARGS="$(PYTEST_ARGS)" $(DEV)/python scripts/check.py lint rust python
 
 .PHONY: lint
 lint: environments ## rustfmt, clippy, ruff, mypy, stubtest, cargo-deny
-	@scripts/check lint
+	@$(DEV)/python scripts/check.py lint
 
 .PHONY: bench
 bench: environments jars ## compare with raw copies and today's libraries, interleaved, as ratios
@@ -60,8 +59,8 @@ environment-dev: require
 
 .PHONY: environments
 environments: wheel
-	@scripts/environment dev "$(WHEEL)"
-	@scripts/environment airflow-2.10 "$(WHEEL)"
+	@scripts/environment dev "$$(ls dist/*.whl)"
+	@scripts/environment airflow-2.10 "$$(ls dist/*.whl)"
 
 .PHONY: env
 env: environments ## the two locked Python environments with the wheel in them: .venv/dev and .venv/airflow-2.10

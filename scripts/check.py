@@ -1,0 +1,136 @@
+"""Runs the checks of `make test` and `make lint`, keeps going after a failure, and adds up what passed.
+
+Owns the list of lint steps and the count that `.ci/run` ends with. Refuses to let anything count silently: a skipped
+Python test is a failure here, and a check that could not be made is named, not passed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / ".build"
+SUMMARY = BUILD / "summary"
+PYTHON = str(ROOT / ".venv/dev/bin/python")
+SOURCES = [name for name in ("python", "dags", "tests", "scripts", "benchmarks") if (ROOT / name).is_dir()]
+TYPED = [name for name in ("python", "dags", "tests") if (ROOT / name).is_dir()]
+# Where cargo-deny keeps the advisories it has fetched.
+ADVISORIES = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "advisory-dbs"
+
+# The release profile throughout, so that the C libraries are compiled once.
+LINTS: dict[str, list[str]] = {
+    "rustfmt": ["cargo", "fmt", "--check"],
+    "clippy": ["cargo", "clippy", "--locked", "--release", "--all-targets", "--quiet", "--", "-D", "warnings"],
+    "clippy, sabotage": [
+        *["cargo", "clippy", "--locked", "--release", "--lib", "--features", "sabotage", "--quiet"],
+        *["--", "-D", "warnings"],
+    ],
+    "ruff check": [PYTHON, "-m", "ruff", "check", "--quiet", *SOURCES],
+    "ruff format": [PYTHON, "-m", "ruff", "format", "--check", "--quiet", *SOURCES],
+    "mypy": [PYTHON, "-m", "mypy", *TYPED],
+    "stubtest": [PYTHON, "-m", "mypy.stubtest", "--mypy-config-file", "pyproject.toml", "millpond._native"],
+    "cargo-deny": ["scripts/deny", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"],
+}
+
+
+class Tally:
+    """Passed and failed, with the names of what failed."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed = 0
+        self.notes: list[str] = []
+
+    def add(self, passed: int, failed: int, note: str = "") -> None:
+        """Count, and remember what to name at the end."""
+        self.passed += passed
+        self.failed += failed
+        if note:
+            self.notes.append(note)
+
+
+def run(name: str, command: list[str], *, keep: bool = False) -> tuple[int, str]:
+    """Run one step, show its output as it comes, and return its exit code and, when kept, the output."""
+    print(f"── {name}: {' '.join(command).replace(str(ROOT) + '/', '')}", flush=True)
+    began = time.monotonic()
+    text: list[str] = []
+    try:
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as step:
+            for line in step.stdout or ():
+                print(line, end="", flush=True)
+                if keep:
+                    text.append(line)
+        code = step.returncode
+    except OSError as error:
+        print(error)
+        code = 127
+    print(f"   {name}: {'ok' if code == 0 else f'FAILED ({code})'}, {time.monotonic() - began:.1f} s", flush=True)
+    return code, "".join(text)
+
+
+def lint(tally: Tally) -> None:
+    """Each step counts as one."""
+    for name, command in LINTS.items():
+        code, _ = run(name, command)
+        tally.add(code == 0, code != 0, f"lint: {name}" if code else "")
+    if ADVISORIES.is_dir() and any(ADVISORIES.iterdir()):
+        code, _ = run("advisories", ["scripts/deny", "check", "--hide-inclusion-graph", "advisories"])
+        tally.add(code == 0, code != 0, "lint: advisories" if code else "")
+    else:
+        print(f"   advisories: NOT CHECKED, no database under {ADVISORIES} (`cargo deny fetch db` brings it)")
+
+
+def rust(tally: Tally) -> None:
+    """Add up the unit tests of the crate."""
+    code, text = run("cargo test", ["cargo", "test", "--locked", "--release", "--lib", "--quiet"], keep=True)
+    results = re.findall(r"^test result: \S+ (\d+) passed; (\d+) failed; (\d+) ignored", text, re.MULTILINE)
+    passed = sum(int(result[0]) for result in results)
+    failed = sum(int(result[1]) + int(result[2]) for result in results)
+    if passed + failed == 0 or (code != 0 and failed == 0):
+        failed += 1
+    tally.add(passed, failed, "cargo test" if failed else "")
+
+
+def python(tally: Tally) -> None:
+    """Run every Python test but the long chaos ones; what is skipped has failed."""
+    report = BUILD / "pytest.xml"
+    report.unlink(missing_ok=True)
+    selection = ["-m", "not chaos", f"--junitxml={report}", *os.environ.get("PYTEST_ARGS", "").split()]
+    code, _ = run("pytest", [PYTHON, "-m", "pytest", "tests", *selection])
+    passed = failed = 0
+    if report.is_file():
+        for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 - written by pytest a moment ago
+            bad = [child.tag for child in case if child.tag in {"failure", "error", "skipped"}]
+            passed += not bad
+            failed += bool(bad)
+            if bad:
+                tally.notes.append(f"{bad[0]}: {case.get('classname')}::{case.get('name')}")
+    if passed + failed == 0 or (code != 0 and failed == 0):
+        tally.add(0, 1, f"pytest ended with {code}")
+    tally.add(passed, failed)
+
+
+def main() -> int:
+    """Run the named parts and write the count to .build/summary."""
+    BUILD.mkdir(exist_ok=True)
+    SUMMARY.unlink(missing_ok=True)
+    began = time.monotonic()
+    tally = Tally()
+    for part in sys.argv[1:]:
+        {"lint": lint, "rust": rust, "python": python}[part](tally)
+    for note in tally.notes:
+        print(f"FAILED {note}")
+    SUMMARY.write_text(f"{tally.passed} passed, {tally.failed} failed\n")
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    print(f"checks: {tally.passed} passed, {tally.failed} failed in {minutes} min {seconds} s", flush=True)
+    return tally.failed != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
