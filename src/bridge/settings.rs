@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::shard::Shard;
 
-/// librdkafka properties, as users write them.
-pub type Properties = BTreeMap<String, String>;
+
+pub use crate::kafka::Properties;
 
 /// Where a partition begins that has no kept position.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,193 @@
+//! A connection to one cluster: who it is, which topics it has, where their logs begin and end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::native::{self, Spec};
+use super::settings::{self, Properties, Role};
+use super::{Context, topics};
+use crate::control::Control;
+use crate::error::{Error, Result};
+
+/// How long a server may take to answer a first question before a run ends with `ExternalError`.
+const CONNECT: Duration = Duration::from_secs(9);
+/// How long one metadata question may take.
+pub(crate) const ASK: Duration = Duration::from_secs(8);
+
+/// A topic as the cluster describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub name: String,
+    /// `None` where the broker is too old to have topic ids.
+    pub id: Option<String>,
+    pub partitions: i32,
+}
+
+/// Where a partition's log begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionEnds {
+    pub partition: i32,
+    /// The first offset that retention left.
+    pub start: i64,
+    /// What `read_committed` can reach now.
+    pub last_stable: i64,
+    /// What transactions still open may yet commit.
+    pub high_watermark: i64,
+}
+
+/// One cluster, asked through a client of its own that never reads events.
+pub struct Cluster {
+    pub role: Role,
+    pub properties: Properties,
+    pub id: String,
+    pub brokers: usize,
+    client: BaseConsumer<Context>,
+}
+
+impl Cluster {
+    /// Connects, or says within ten seconds why not.
+    ///
+    /// # Errors
+    /// `Config` for refused credentials or properties, `External` for a cluster that does not answer, `Cancelled`.
+    pub fn connect(properties: &Properties, role: Role, control: &Control) -> Result<Self> {
+        settings::check(properties, role)?;
+        let side = role.name();
+        let mut config = settings::consumer(properties, "millpond-metadata", 1024);
+        config.set("socket.timeout.ms", "5000");
+        let client: BaseConsumer<Context> =
+            config.create_with_context(Context::default()).map_err(|error| settings::refused(side, &error))?;
+        let bootstrap = properties.get("bootstrap.servers").cloned().unwrap_or_default();
+        let deadline = Instant::now() + CONNECT;
+        loop {
+            control.check(&format!("{side}: connect to {bootstrap}"))?;
+            let answer = client.fetch_metadata(Some("__millpond_probe"), Duration::from_millis(700));
+            let _ = client.poll(Duration::ZERO);
+            let context: &Arc<Context> = client.context();
+            if context.authentication_failed() {
+                return Err(Error::config(format!("{side}: {bootstrap} refused the credentials"))
+                    .hint("check sasl.username, sasl.password, sasl.mechanism and security.protocol"));
+            }
+            match answer {
+                Ok(metadata) => {
+                    let brokers = metadata.brokers().len();
+                    let id = client.client().fetch_cluster_id(ASK).ok_or_else(|| {
+                        Error::external(format!("{side}: {bootstrap} did not tell its cluster id"))
+                            .hint("brokers before 0.10.1 have none: millpond needs 0.11 or newer")
+                    })?;
+                    return Ok(Self { role, properties: properties.clone(), id, brokers, client });
+                }
+                Err(error) if Instant::now() > deadline => {
+                    let told = context.last_error().map(|told| format!(" ({told})")).unwrap_or_default();
+                    return Err(Error::external(format!("{side}: no broker of {bootstrap} answers{told}"))
+                        .hint("check that the brokers run, the port, and security.protocol")
+                        .because(error));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The client, for the admin calls of [`topics`].
+    pub(crate) const fn client(&self) -> &BaseConsumer<Context> {
+        &self.client
+    }
+
+    /// Describes `name`, or `None` when it does not exist.
+    ///
+    /// # Errors
+    /// `External` when the cluster does not answer, `Config` when it forbids the look.
+    pub fn find_topic(&self, name: &str) -> Result<Option<Topic>> {
+        let side = self.role.name();
+        let metadata = self
+            .client
+            .fetch_metadata(Some(name), ASK)
+            .map_err(|error| Error::external(format!("{side}: describe topic {name}")).because(error))?;
+        let Some(found) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
+        if let Some(code) = found.error() {
+            let code = RDKafkaErrorCode::from(code);
+            return match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Ok(None),
+                RDKafkaErrorCode::TopicAuthorizationFailed => {
+                    Err(Error::config(format!("{side}: not allowed to see topic {name}"))
+                        .hint("grant DESCRIBE and READ (source) or WRITE (target) on it"))
+                }
+                RDKafkaErrorCode::InvalidTopic => Err(Error::config(format!("{side}: {name} is no valid topic name"))
+                    .hint("letters, digits, '.', '_' and '-', at most 249")),
+                _ => Err(Error::external(format!("{side}: describe topic {name}")).because(KafkaError::Global(code))),
+            };
+        }
+        let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
+        if partitions == 0 {
+            return Ok(None);
+        }
+        let id = native::topic_id(self.client.client(), name, ASK)
+            .map_err(|said| Error::external(format!("{side}: topic id of {name}: {said}")))?;
+        Ok(Some(Topic { name: name.to_owned(), id, partitions }))
+    }
+
+    /// Describes `name`, which must exist.
+    ///
+    /// # Errors
+    /// `Config` when it does not; as [`Self::find_topic`].
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        self.find_topic(name)?.ok_or_else(|| {
+            Error::config(format!("{}: topic {name} does not exist", self.role.name()))
+                .hint("check the name and the cluster; millpond creates target topics only")
+        })
+    }
+
+    /// The logs' starts, last stable offsets and high watermarks, from the partitions' leaders.
+    ///
+    /// # Errors
+    /// `External` when a leader does not answer.
+    pub fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<PartitionEnds>> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let starts = self.offsets(topic, partitions, Spec::Earliest, false)?;
+        let stable = self.offsets(topic, partitions, Spec::Latest, true)?;
+        let high = self.offsets(topic, partitions, Spec::Latest, false)?;
+        Ok(starts
+            .iter()
+            .zip(&stable)
+            .zip(&high)
+            .map(|((start, stable), high)| PartitionEnds {
+                partition: start.0,
+                start: start.1,
+                last_stable: stable.1,
+                high_watermark: high.1.max(stable.1),
+            })
+            .collect())
+    }
+
+    /// One offset per partition, ascending by partition.
+    ///
+    /// # Errors
+    /// `External` when a leader does not answer after three tries.
+    pub fn offsets(&self, topic: &str, partitions: &[i32], spec: Spec, committed: bool) -> Result<Vec<(i32, i64)>> {
+        let asked: Vec<_> = partitions.iter().map(|partition| (*partition, spec)).collect();
+        let mut said = String::new();
+        for attempt in 0..3 {
+            match native::list_offsets(self.client.client(), topic, &asked, committed, ASK) {
+                Ok(found) if found.len() == partitions.len() => return Ok(found),
+                Ok(_) => "some partitions are missing in the answer".clone_into(&mut said),
+                Err(error) => said = error,
+            }
+            // Leaders move while a broker restarts; the client learns of it by asking again.
+            std::thread::sleep(Duration::from_millis(300 * (attempt + 1)));
+        }
+        Err(Error::external(format!("{}: log ends of topic {topic}: {said}", self.role.name()))
+            .hint("a partition may have no leader just now: retry"))
+    }
+
+    /// The topic's settings that matter to us.
+    ///
+    /// # Errors
+    /// As [`topics::settings`].
+    pub fn topic_settings(&self, name: &str) -> Result<topics::Settings> {
+        topics::settings(self, name)
+    }
+}

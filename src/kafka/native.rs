@@ -1,0 +1,183 @@
+//! What rust-rdkafka does not wrap: log ends by isolation level, topic ids, the list of property names. The only
+//! unsafe calls of the crate; every pointer is owned by a guard that frees it.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
+
+/// Which record a log offset is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spec {
+    /// The log's start.
+    Earliest,
+    /// The last stable offset (`committed`) or the high watermark.
+    Latest,
+    /// The first record at or after this time.
+    TimestampMs(i64),
+}
+
+struct Freed<T>(*mut T, unsafe extern "C" fn(*mut T));
+
+impl<T> Drop for Freed<T> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from the matching constructor, is not null (checked by `freed`) and is freed once.
+        unsafe { (self.1)(self.0) }
+    }
+}
+
+fn freed<T>(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Result<Freed<T>, String> {
+    if pointer.is_null() { Err("librdkafka returned no object".into()) } else { Ok(Freed(pointer, free)) }
+}
+
+fn text(pointer: *const std::ffi::c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: librdkafka's strings are NUL-terminated and live as long as the object they were asked of, which the
+    // caller still holds; they are copied here.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+struct Answer(Freed<sys::rd_kafka_event_t>);
+
+fn ask<C: ClientContext>(
+    client: &Client<C>,
+    operation: sys::rd_kafka_admin_op_t,
+    timeout: Duration,
+    committed: Option<bool>,
+    send: impl FnOnce(*mut sys::rd_kafka_t, *const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+) -> Result<Answer, String> {
+    let rk = client.native_ptr();
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: `rk` lives as long as `client`; options and queue are freed by their guards after the answer arrived.
+    unsafe {
+        let queue = freed(sys::rd_kafka_queue_new(rk), sys::rd_kafka_queue_destroy)?;
+        let options = freed(sys::rd_kafka_AdminOptions_new(rk, operation), sys::rd_kafka_AdminOptions_destroy)?;
+        let mut said = [0; 256];
+        sys::rd_kafka_AdminOptions_set_request_timeout(options.0, millis, said.as_mut_ptr(), said.len());
+        if let Some(committed) = committed {
+            let level = if committed {
+                sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED
+            } else {
+                sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+            };
+            let error = sys::rd_kafka_AdminOptions_set_isolation_level(options.0, level);
+            if !error.is_null() {
+                sys::rd_kafka_error_destroy(error);
+                return Err("isolation level refused".into());
+            }
+        }
+        send(rk, options.0, queue.0);
+        let event = freed(sys::rd_kafka_queue_poll(queue.0, millis + 1_000), sys::rd_kafka_event_destroy)
+            .map_err(|_| "no answer in time".to_owned())?;
+        if sys::rd_kafka_event_error(event.0) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(text(sys::rd_kafka_event_error_string(event.0)));
+        }
+        Ok(Answer(event))
+    }
+}
+
+/// The offsets of `partitions` of `topic` by `spec`, asked of each partition's leader (`ListOffsets`). A timestamp
+/// beyond the last record answers -1.
+///
+/// # Errors
+/// The broker's words.
+pub fn list_offsets<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: &[(i32, Spec)],
+    committed: bool,
+    timeout: Duration,
+) -> Result<Vec<(i32, i64)>, String> {
+    let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
+    let size = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
+    // SAFETY: the list is freed by its guard after the request copied it; the answer is freed after it was read, and
+    // librdkafka's result pointers live as long as the answer.
+    unsafe {
+        let list = freed(sys::rd_kafka_topic_partition_list_new(size), sys::rd_kafka_topic_partition_list_destroy)?;
+        for (partition, spec) in partitions {
+            let entry = sys::rd_kafka_topic_partition_list_add(list.0, name.as_ptr(), *partition);
+            (*entry).offset = match spec {
+                Spec::Latest => -1,
+                Spec::Earliest => -2,
+                Spec::TimestampMs(ms) => *ms,
+            };
+        }
+        let answer = ask(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
+            timeout,
+            Some(committed),
+            |rk, options, queue| sys::rd_kafka_ListOffsets(rk, list.0, options, queue),
+        )?;
+        let result = sys::rd_kafka_event_ListOffsets_result(answer.0.0);
+        let mut count = 0;
+        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
+        let mut found = Vec::with_capacity(count);
+        for i in 0..count {
+            let entry = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i));
+            if (*entry).err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(format!("partition {}: {}", (*entry).partition, text(sys::rd_kafka_err2str((*entry).err))));
+            }
+            found.push(((*entry).partition, (*entry).offset));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+/// The id of `topic` (KIP-516) as Kafka prints it, or `None` where the broker is too old to have one.
+///
+/// # Errors
+/// The broker's words.
+pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Result<Option<String>, String> {
+    let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
+    // SAFETY: as in `list_offsets`.
+    unsafe {
+        let mut names = [name.as_ptr()];
+        let topics =
+            freed(sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1), sys::rd_kafka_TopicCollection_destroy)?;
+        let answer = ask(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            timeout,
+            None,
+            |rk, options, queue| sys::rd_kafka_DescribeTopics(rk, topics.0, options, queue),
+        )?;
+        let result = sys::rd_kafka_event_DescribeTopics_result(answer.0.0);
+        let mut count = 0;
+        let descriptions = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if count != 1 {
+            return Err(format!("{count} topics described"));
+        }
+        let error = sys::rd_kafka_TopicDescription_error(*descriptions);
+        if !error.is_null() && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(text(sys::rd_kafka_error_string(error)));
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(*descriptions);
+        let zero = sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0;
+        Ok((!zero).then(|| text(sys::rd_kafka_Uuid_base64str(id))))
+    }
+}
+
+/// The name of every property that this librdkafka has.
+#[must_use]
+pub fn property_names() -> Vec<String> {
+    let mut names = Vec::new();
+    // SAFETY: conf, topic conf and both dumps are freed right after their names were copied.
+    unsafe {
+        let Ok(conf) = freed(sys::rd_kafka_conf_new(), sys::rd_kafka_conf_destroy) else { return names };
+        let Ok(topic) = freed(sys::rd_kafka_topic_conf_new(), sys::rd_kafka_topic_conf_destroy) else { return names };
+        let mut count = 0;
+        let dump = sys::rd_kafka_conf_dump(conf.0, &raw mut count);
+        names.extend((0..count).step_by(2).map(|i| text(*dump.add(i))));
+        sys::rd_kafka_conf_dump_free(dump, count);
+        let dump = sys::rd_kafka_topic_conf_dump(topic.0, &raw mut count);
+        names.extend((0..count).step_by(2).map(|i| text(*dump.add(i))));
+        sys::rd_kafka_conf_dump_free(dump, count);
+    }
+    names
+}
