@@ -6,12 +6,52 @@ Owns the subprocesses. Refuses to stand in for Airflow: all of it is the real on
 import json
 import os
 import subprocess
+import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = ROOT / "dags"
 ENVIRONMENT = Path(os.environ.get("MILLPOND_TEST_AIRFLOW", ROOT / ".venv" / "airflow-2.10")).absolute()
+
+_TRIGGER = """
+import json, sys
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.models import DagBag
+from airflow.settings import DAGS_FOLDER
+bag = DagBag(DAGS_FOLDER, include_examples=False)
+assert not bag.import_errors, bag.import_errors
+bag.sync_to_db()
+trigger_dag(dag_id=sys.argv[1], run_id=sys.argv[2], conf=json.loads(sys.argv[3]))
+"""
+_OUTCOME = """
+import json, sys
+from airflow.models import DagRun, XCom
+from airflow.utils.session import create_session
+dag_id, task_id, run_id = sys.argv[1:]
+with create_session() as session:
+    run = DagRun.find(dag_id=dag_id, run_id=run_id, session=session)[0]
+    task = run.get_task_instance(task_id, session=session)
+    row = session.query(XCom).filter_by(dag_id=dag_id, task_id=task_id, run_id=run_id, key="return_value").one_or_none()
+    print("ANSWER" + json.dumps({
+        "state": str(task.state),
+        "books": None if row is None else XCom.deserialize_value(row),
+        "xcom_bytes": 0 if row is None else len(row.value),
+    }))
+"""
+
+
+@dataclass
+class Outcome:
+    """How a task ended."""
+
+    state: str
+    books: dict[str, Any] | None
+    xcom_bytes: int
+    log: str
 
 
 class Airflow:
@@ -35,9 +75,42 @@ class Airflow:
         for name, connection in (connections or {}).items():
             self.connect(name, connection)
 
-    def connect(self, name: str, connection: dict[str, Any]) -> None:
-        """Define a connection for what is started from now on."""
-        self.env[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
+    def connect(self, name: str, connection: dict[str, Any] | str) -> None:
+        """Define a connection, as a mapping or a URI, for what is started from now on."""
+        text = connection if isinstance(connection, str) else json.dumps(connection)
+        self.env[f"AIRFLOW_CONN_{name.upper()}"] = text
+
+    def trigger(self, dag_id: str, source: str, conf: dict[str, Any] | None = None) -> str:
+        """Write a DAG file, make a run of the DAG, and return the run's id. No scheduler runs: tasks are ours to run."""
+        (self.dags / f"{dag_id}.py").write_text(source)
+        run_id = f"run-{uuid.uuid4().hex[:8]}"
+        self.python("-c", _TRIGGER, dag_id, run_id, json.dumps(conf or {}))
+        return run_id
+
+    def start_task(self, dag_id: str, task_id: str, run_id: str) -> subprocess.Popen[str]:
+        """Start a task as a worker does: a job that forks, watches and, on SIGTERM, ends it."""
+        return self.start("tasks", "run", dag_id, task_id, run_id, "--local", "--subdir", str(self.dags))
+
+    def child_ended(self, job: subprocess.Popen[str]) -> bool:
+        """Whether the process that runs the operator's code is gone."""
+        try:
+            children = psutil.Process(job.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return True
+        return not any(child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+    def run_task(self, dag_id: str, task_id: str, run_id: str, timeout: float = 120) -> "Outcome":
+        """Run a task to its end."""
+        with self.start_task(dag_id, task_id, run_id) as job:
+            job.communicate(timeout=timeout)
+        return self.outcome(dag_id, task_id, run_id)
+
+    def outcome(self, dag_id: str, task_id: str, run_id: str) -> "Outcome":
+        """Return how a task ended, what it left in XCom, and its log."""
+        said = self.python("-c", _OUTCOME, dag_id, task_id, run_id)
+        folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
+        log = "".join(file.read_text() for file in sorted(folder.glob("*.log")))
+        return Outcome(log=log, **json.loads(said.partition("ANSWER")[2]))
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start `airflow …` with its output, both streams, in one pipe."""
