@@ -43,7 +43,7 @@ def _reports(dsn: str, dates: dict[str, dict[str, Any]]) -> list[str]:
     with psycopg.connect(dsn) as connection:
         for table, columns in _COLUMNS.items():
             # Names come from the table above, never from outside.
-            query = f"SELECT report_date::text, {', '.join(columns)} FROM {table}"  # noqa: S608
+            query = f"SELECT report_date::text, {', '.join(columns)} FROM {table}"
             reported: dict[str, Counter[Any]] = {}
             for date, *row in connection.execute(query):
                 reported.setdefault(date, Counter())[tuple(row)] += 1

@@ -23,10 +23,10 @@ def tell(**words: Any) -> None:
 def main(dag_id: str, run_id: str, conf: str, seconds: float) -> None:
     """Trigger, watch, and tell."""
     # Here and not above: what Airflow says while it is imported must not reach the reader either.
-    from airflow.api.common.trigger_dag import trigger_dag  # noqa: PLC0415
-    from airflow.exceptions import DagNotFound  # noqa: PLC0415
-    from airflow.models import DagRun, XCom  # noqa: PLC0415
-    from airflow.utils.session import create_session  # noqa: PLC0415
+    from airflow.api.common.trigger_dag import trigger_dag
+    from airflow.exceptions import DagNotFound
+    from airflow.models import DagRun, XCom
+    from airflow.utils.session import create_session
 
     deadline = time.monotonic() + seconds
     while True:

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from millpond.local import Stack
 
@@ -49,7 +50,7 @@ def tops(dsn: str) -> None:
         for name, columns in _TOPS.items():
             # Names come from the table above, never from outside.
             rows = connection.execute(
-                f"SELECT report_date, {', '.join(columns)} FROM {name} "  # noqa: S608
+                f"SELECT report_date, {', '.join(columns)} FROM {name} "
                 f"WHERE report_date = (SELECT max(report_date) FROM {name}) "
                 f'ORDER BY view_count DESC, {columns[0]} COLLATE "C" LIMIT 10'
             ).fetchall()
@@ -59,7 +60,9 @@ def tops(dsn: str) -> None:
             for column in columns:
                 table.add_column(column, justify="right" if column in ("view_count", "unique_visitors") else "left")
             for rank, (_, *row) in enumerate(rows, 1):
-                table.add_row(str(rank), *(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+                # Text, not markup: a referrer may hold brackets.
+                cells = [f"{value:,}" if isinstance(value, int) else str(value) for value in row]
+                table.add_row(str(rank), *map(Text, cells))
             print()
             _CONSOLE.print(table, soft_wrap=True)
 

@@ -4,7 +4,10 @@ Owns every import of Airflow in this package. Refuses to hold behaviour: what di
 matters.
 """
 
-from airflow.exceptions import AirflowFailException, AirflowNotFoundException
+try:
+    from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+except ImportError:
+    from airflow.exceptions import AirflowFailException, AirflowNotFoundException
 
 try:
     from airflow.sdk import DAG, BaseOperator, Param

@@ -41,7 +41,7 @@ class VerbOperator(BaseOperator):
             millpond.ExternalError: A retry can help.
             millpond.Cancelled: The task was killed; never a success.
         """
-        import millpond  # noqa: PLC0415 - parsing a DAG must not load the native library
+        import millpond
 
         self._token = token = millpond.CancelToken()
         if self._killed:
