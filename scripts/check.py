@@ -78,6 +78,10 @@ def lint(tally: Tally) -> None:
     """Each step counts as one."""
     for name, command in LINTS.items():
         code, _ = run(name, command)
+        # Without the stub there is nothing to compare, and stubtest calls that a success.
+        if name == "stubtest" and not (ROOT / "python/millpond/_native.pyi").is_file():
+            print("   stubtest: FAILED, there is no python/millpond/_native.pyi")
+            code = 1
         tally.add(code == 0, code != 0, f"lint: {name}" if code else "")
     if ADVISORIES.is_dir() and any(ADVISORIES.iterdir()):
         code, _ = run("advisories", ["scripts/deny", "check", "--hide-inclusion-graph", "advisories"])
