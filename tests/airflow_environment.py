@@ -81,7 +81,7 @@ class Airflow:
         self.env[f"AIRFLOW_CONN_{name.upper()}"] = text
 
     def trigger(self, dag_id: str, source: str, conf: dict[str, Any] | None = None) -> str:
-        """Write a DAG file, make a run of the DAG, and return the run's id. No scheduler runs: tasks are ours to run."""
+        """Write a DAG file, make a run and return its id. No scheduler runs: tasks are ours to run."""
         (self.dags / f"{dag_id}.py").write_text(source)
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         self.python("-c", _TRIGGER, dag_id, run_id, json.dumps(conf or {}))

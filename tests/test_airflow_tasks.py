@@ -8,12 +8,14 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pymongo
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from tests.airflow_environment import DAGS, Airflow
 
 EVENTS = 20_000
@@ -26,7 +28,8 @@ with DAG({dag_id!r}, schedule=None, start_date=datetime.datetime(2025, 1, 1)):
 SINK = (
     HEAD
     + "    SinkOperator(task_id='sink', topic={topic!r}, database={database!r}, collection='{{{{ dag_run.conf.to }}}}',"
-    + " batch_size='{{{{ dag_run.conf.batch }}}}', group_id='{{{{ params.group }}}}', params={{'group': None}}, {more})\n"
+    + " batch_size='{{{{ dag_run.conf.batch }}}}', group_id='{{{{ params.group }}}}', params={{'group': None}},"
+    + " {more})\n"
 )
 
 
@@ -46,7 +49,7 @@ def stored_event(n: int) -> bytes:
     return json.dumps(event).encode()
 
 
-def fill(properties: dict, topic: str, events: int, replicas: int) -> None:
+def fill(properties: dict[str, Any], topic: str, events: int, replicas: int) -> None:
     """Make a topic and write events; one request in flight, so that the feeder itself never doubles."""
     admin = AdminClient(properties)
     admin.create_topics([NewTopic(topic, 3, replicas, config={"retention.ms": "-1"})])[topic].result(30)
@@ -89,7 +92,7 @@ def airflow(tmp_path_factory, status, remote):
 
 @pytest.fixture
 def database(status):
-    client = pymongo.MongoClient(status["mongo"]["uri"])
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(status["mongo"]["uri"])
     name = f"airflow_{uuid.uuid4().hex[:8]}"
     yield client[name]
     client.drop_database(name)
@@ -150,7 +153,7 @@ def test_timed_out_task_is_no_success(airflow, topic, database):
 
 REFUSED = {
     "wrong password": (
-        "BridgeOperator(task_id='t', source_topic='product_views', target_topic='x', source_conn_id='wrong', retries=2)",
+        "BridgeOperator(task_id='t', source_topic='x', target_topic='y', source_conn_id='wrong', retries=2)",
         "failed",
         "password",
     ),
@@ -213,10 +216,8 @@ def test_the_pipeline_with_parameters_of_a_run(airflow, status, remote, database
             assert outcomes["bridge"].books["read"] == outcomes["bridge"].books["written"] == 3_000
             assert outcomes["sink"].books["inserted"] == 3_000
             assert outcomes["aggregate"].books["dates"] == ["2025-10-30"]
-            rows = reports.execute(
-                f"SELECT report_date::text, sum(view_count) FROM {name}.product_views_daily GROUP BY 1"
-            )
-            assert rows.fetchall() == [("2025-10-30", 1_500)]
+            query = f"SELECT report_date::text, sum(view_count) FROM {name}.product_views_daily GROUP BY 1"
+            assert reports.execute(query).fetchall() == [("2025-10-30", 1_500)]
         finally:
             reports.execute(f"DROP SCHEMA {name} CASCADE")
             airflow.connect("postgres_default", status["postgres"]["dsn"])
@@ -226,9 +227,8 @@ def test_the_pipeline_with_parameters_of_a_run(airflow, status, remote, database
 
 def committed(status, topic) -> int:
     """Count the committed events of a topic."""
-    consumer = Consumer(
-        {"bootstrap.servers": status["kafka"]["bootstrap"], "group.id": topic, "isolation.level": "read_committed"}
-    )
+    servers = {"bootstrap.servers": status["kafka"]["bootstrap"]}
+    consumer = Consumer({**servers, "group.id": topic, "isolation.level": "read_committed"})
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])

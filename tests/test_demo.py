@@ -1,4 +1,4 @@
-"""`make demo`'s script from end to end with few events: a scheduler of its own, real servers, equal to the truth; twice."""
+"""`make demo`'s script from end to end with few events, twice: real servers, a real scheduler, equal to the truth."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from scripts.demo_steps import compare
 from tests.airflow_environment import ENVIRONMENT, ROOT
 
 from millpond.local import Stack
@@ -17,14 +18,8 @@ from millpond.local import Stack
 
 def demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--dir", str(folder), "--airflow", str(ENVIRONMENT)]
-    return subprocess.run(
-        [*command, *words],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-        env=os.environ | {"COLUMNS": "140"},
-    )
+    env = os.environ | {"COLUMNS": "140"}
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=400, check=False, env=env)
 
 
 @pytest.fixture
@@ -38,11 +33,8 @@ def test_equal_to_the_truth_and_again_and_caught_when_not(folder):
     first = demo(folder, "--count", "2000")
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stdout.rstrip().endswith("demo: reports equal the truth")
-    assert re.search(
-        r"^bridge +2,000 read = [\d,]+ written \+ 0 filtered \+ \d+ dead_lettered; .* events/s$",
-        first.stdout,
-        re.MULTILINE,
-    )
+    books = r"^bridge +2,000 read = [\d,]+ written \+ 0 filtered \+ \d+ dead_lettered; .* events/s$"
+    assert re.search(books, first.stdout, re.MULTILINE)
     for table in ("product_views_daily", "country_views_daily", "referrer_views_daily"):
         assert table in first.stdout
     for word in ("psql ", "mongosh ", "logs:", "stop the servers"):
@@ -59,11 +51,6 @@ def test_equal_to_the_truth_and_again_and_caught_when_not(folder):
 
     # The comparison is one that can fail: a row changed behind its back in a date that the next run does not touch.
     dsn = Stack(folder / "stack").status()["postgres"]["dsn"]
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        from demo_steps import compare
-    finally:
-        sys.path.pop(0)
     status = Stack(folder / "stack").status()
     assert compare.differences(status, truth) == []
     with psycopg.connect(dsn, autocommit=True) as reports:
