@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.airflow_environment import DAGS, Airflow
+from tests.airflow_environment import DAGS, ROOT, Airflow
 
 PARSE = """
 import json, runpy, sys, time
@@ -29,6 +29,15 @@ print("ANSWER" + json.dumps({
         for task in dag.tasks
     },
 }))
+"""
+
+DOCUMENTED = """
+import datetime, json, sys
+from millpond.airflow.compat import DAG
+with DAG("documented", schedule=None, start_date=datetime.datetime(2025, 1, 1)) as dag:
+    exec(sys.argv[1])
+print("ANSWER" + json.dumps({task.task_id: {"after": sorted(task.upstream_task_ids), "mapped": task.is_mapped}
+                             for task in dag.tasks}))
 """
 
 
@@ -72,3 +81,17 @@ def test_arguments_are_templated(parsed):
 def test_no_server_is_named(file: Path):
     text = file.read_text()
     assert not re.search(r"\b\w[\w.-]*:\d{2,5}\b|\d+\.\d+\.\d+\.\d+|localhost|://", text)
+
+
+def test_documented_examples_are_dags(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "airflow.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    # The second continues the first's imports with a mapped task of the same name: a name of its own here.
+    source = "\n".join([blocks[0], blocks[1].replace('task_id="bridge"', 'task_id="mapped"')])
+    said = Airflow(tmp_path).python("-c", DOCUMENTED, source)
+    assert json.loads(said.partition("ANSWER")[2]) == {
+        "bridge": {"after": [], "mapped": False},
+        "sink": {"after": ["bridge"], "mapped": False},
+        "aggregate": {"after": ["sink"], "mapped": False},
+        "mapped": {"after": [], "mapped": True},
+    }
