@@ -36,8 +36,11 @@ import datetime, json, sys
 from millpond.airflow.compat import DAG
 with DAG("documented", schedule=None, start_date=datetime.datetime(2025, 1, 1)) as dag:
     exec(sys.argv[1])
-print("ANSWER" + json.dumps({task.task_id: {"after": sorted(task.upstream_task_ids), "mapped": task.is_mapped}
-                             for task in dag.tasks}))
+tasks = {
+    task.task_id: {"after": sorted(task.upstream_task_ids), "mapped": type(task).__name__ == "MappedOperator"}
+    for task in dag.tasks
+}
+print("ANSWER" + json.dumps(tasks))
 """
 
 
