@@ -1,15 +1,228 @@
 //! remote Kafka → transform → local Kafka, exactly once across the two clusters (design section 3).
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`settings`] | what a run is told and answers |
+//! | [`target`] | topics made and checked before the first read |
+//! | [`positions`] | the positions topic |
+//! | [`transaction`] | one transactional producer, and what its errors mean |
+//! | [`lane`] | the loop: read, transform, write, positions, commit |
+//! | [`record`] | one event to its one place |
+//! | [`start`] | where each partition begins, and the gaps that are refused |
+//! | [`transform`], [`product_views`] | what becomes of a value |
+//!
+//! The order at the start carries the guarantee: every lane's `init_transactions` first (fences the older run and ends
+//! its open transaction), then the positions, then the source's ends.
 
+pub mod lane;
+pub mod positions;
+pub mod product_views;
+pub mod record;
 pub mod settings;
+pub mod start;
+pub mod target;
+pub mod transaction;
+pub mod transform;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 pub use settings::{BridgeResult, BridgeSettings};
 
-use crate::{Control, Error, Result};
+use self::lane::{Books, Part, Run};
+use self::transaction::Transactions;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::kafka::{Cluster, Role};
+use crate::shard::lane_of;
+
+/// Lanes that do not answer a stop within this time are left to end by themselves: their transactions time out.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Copies every event from the kept positions to the source's ends, once, and returns the books of the run.
 ///
 /// # Errors
 /// By domain: see [`crate::error::Domain`].
-pub fn bridge(_settings: &BridgeSettings, _control: &Control) -> Result<BridgeResult> {
-    Err(Error::bug("bridge: not built yet"))
+pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<BridgeResult> {
+    let began = Instant::now();
+    let (run, positions_topic_held, lanes) = prepare(settings, control, began)?;
+    let run = Arc::new(run);
+    let producers = init_lanes(&run, &lanes)?;
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::step("bridge.after_init");
+    let parts = start::parts(&run, positions_topic_held)?;
+    let (ended, parts, books) = drive(&run, producers, parts)?;
+    Ok(answer(&run, began, ended, &parts, &books))
+}
+
+/// Connects, makes and checks the topics; nothing is read or written yet but topics.
+fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) -> Result<(Run, bool, Vec<u32>)> {
+    settings.check()?;
+    let transform = transform::Ready::new(&settings.transform)?;
+    let source = Cluster::connect(&settings.source, Role::Source, control)?;
+    let source_topic = source.topic(&settings.source_topic)?;
+    let target = Cluster::connect(&settings.target, Role::Target, control)?;
+    if source.id == target.id && settings.source_topic == settings.target_topic {
+        return Err(Error::config(format!("bridge: source and target are the same topic {}", settings.source_topic)));
+    }
+    let target_topics = target::prepare(settings, &source, &source_topic, &target, control)?;
+    let positions_topic = positions::topic_name(&settings.job_name());
+    positions::ensure(&target, &positions_topic, source_topic.partitions, control)?;
+    // Before the positions are read, so that a sister shard's first commit raises no false alarm.
+    let held = positions::holds_events(&target, &target_topics.topic.name, target_topics.topic.partitions, control)?;
+    let mut lanes: Vec<u32> = (0..source_topic.partitions).filter(|p| settings.shard.owns(*p)).map(lane_of).collect();
+    lanes.sort_unstable();
+    lanes.dedup();
+    let budget = settings.max_events.map_or(i64::MAX, |most| i64::try_from(most).unwrap_or(i64::MAX));
+    let run = Run {
+        settings: settings.clone(),
+        source,
+        source_topic,
+        target,
+        target_topics,
+        positions_topic,
+        transform,
+        transform_name: transform::Ready::name(&settings.transform),
+        lanes: lanes.len().max(1) as u64,
+        control: Arc::clone(control),
+        deadline: settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds)),
+        budget: AtomicI64::new(budget),
+        dead_letters: AtomicU64::new(0),
+    };
+    Ok((run, held, lanes))
+}
+
+fn id_of(run: &Run, lane: u32) -> String {
+    lane::transactional_id(&run.settings.job_name(), &run.source.id, &run.source_topic.name, lane)
+}
+
+/// All lanes at once: each `init_transactions` takes up to a second.
+fn init_lanes(run: &Arc<Run>, lanes: &[u32]) -> Result<BTreeMap<u32, Transactions>> {
+    std::thread::scope(|scope| {
+        let inits: Vec<_> =
+            lanes.iter().map(|lane| (*lane, scope.spawn(|| lane::init(run, &id_of(run, *lane))))).collect();
+        let mut producers = BTreeMap::new();
+        for (lane, init) in inits {
+            let made = init.join().map_err(|_| Error::bug(format!("bridge: lane {lane} panicked")))?;
+            producers.insert(lane, made?);
+        }
+        Ok(producers)
+    })
+}
+
+type Lane = (Vec<Part>, Books, Result<()>);
+
+/// Runs the lanes to their ends; the first error stops the others at a clean boundary.
+fn drive(run: &Arc<Run>, producers: BTreeMap<u32, Transactions>, parts: Vec<Part>) -> Result<(String, Vec<Part>, Books)> {
+    let (sender, receiver) = mpsc::channel::<Lane>();
+    let mut open = 0;
+    let stop_lanes = Arc::clone(&run.control);
+    for (lane, transactions) in producers {
+        let mut mine: Vec<Part> = parts.iter().filter(|part| lane_of(part.partition) == lane).cloned().collect();
+        let (run, sender) = (Arc::clone(run), sender.clone());
+        open += 1;
+        std::thread::Builder::new()
+            .name(format!("bridge-lane-{lane}"))
+            .spawn(move || {
+                let mut books = Books::default();
+                let outcome = lane::run(&run, &id_of(&run, lane), transactions, &mut mine, &mut books);
+                // The receiver is gone only when the run gave up waiting for us.
+                let _ = sender.send((mine, books, outcome));
+            })
+            .map_err(|error| Error::external("bridge: start a thread").because(error))?;
+    }
+    drop(sender);
+    let mut total = Books::default();
+    let mut done = Vec::new();
+    let mut failure: Option<Error> = None;
+    let mut stopping_since: Option<Instant> = None;
+    while open > 0 {
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok((parts, books, outcome)) => {
+                open -= 1;
+                done.extend(parts);
+                add(&mut total, books);
+                if let Err(error) = outcome {
+                    stop_lanes.stop();
+                    // A lane that stopped because of another's failure is not the cause.
+                    let echo = error.domain == crate::error::Domain::Cancelled;
+                    if failure.is_none() || (!echo && failure.as_ref().is_some_and(|f| f.domain == crate::error::Domain::Cancelled)) {
+                        failure = Some(error);
+                    }
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(failure.unwrap_or_else(|| Error::bug("bridge: a lane panicked")));
+            }
+        }
+        if run.control.stopping() && stopping_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return Err(failure.unwrap_or_else(|| Error::cancelled("bridge: stopped on request; a lane still waits for a broker")));
+        }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    done.sort_by_key(|part| part.partition);
+    let ended = total.limited.unwrap_or("end").to_owned();
+    Ok((ended, done, total))
+}
+
+fn add(total: &mut Books, books: Books) {
+    total.read += books.read;
+    total.written += books.written;
+    total.filtered += books.filtered;
+    total.dead_lettered += books.dead_lettered;
+    total.bytes += books.bytes;
+    total.transactions += books.transactions;
+    total.limited = total.limited.or(books.limited);
+    for (reason, count) in books.reasons {
+        *total.reasons.entry(reason).or_default() += count;
+    }
+}
+
+fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Books) -> BridgeResult {
+    let numbers: Vec<i32> = parts.iter().map(|part| part.partition).collect();
+    let mut warnings = Vec::new();
+    let ends = run.source.ends(&run.source_topic.name, &numbers).unwrap_or_else(|error| {
+        warnings.push(format!("lag is unknown: {error}"));
+        Vec::new()
+    });
+    let positions: Vec<_> = parts
+        .iter()
+        .map(|part| {
+            let end = ends.iter().find(|end| end.partition == part.partition);
+            settings::PartitionPosition {
+                partition: part.partition,
+                next: part.kept.next,
+                lag: end.map_or(0, |end| (end.last_stable - part.kept.next).max(0)),
+                held_back: end.map_or(0, |end| end.high_watermark - end.last_stable),
+            }
+        })
+        .collect();
+    let held_back = positions.iter().map(|position| position.held_back).sum();
+    if held_back > 0 {
+        warnings.push(format!("topic {}: {held_back} offsets are held back by open transactions", run.source_topic.name));
+    }
+    BridgeResult {
+        job: run.settings.job_name(),
+        source_topic: run.source_topic.name.clone(),
+        target_topic: run.target_topics.topic.name.clone(),
+        read: books.read,
+        written: books.written,
+        filtered: books.filtered,
+        dead_lettered: books.dead_lettered,
+        dead_letters_by_reason: books.reasons.clone(),
+        transactions: books.transactions,
+        bytes: books.bytes,
+        seconds: began.elapsed().as_secs_f64(),
+        ended,
+        lag: positions.iter().map(|position| position.lag).sum(),
+        held_back,
+        positions,
+        warnings,
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::error::{Error, Result};
 use crate::shard::Shard;
 
 
@@ -97,4 +98,51 @@ pub struct BridgeResult {
     pub held_back: i64,
     pub positions: Vec<PartitionPosition>,
     pub warnings: Vec<String>,
+}
+
+impl BridgeSettings {
+    /// The job's name: given, or made from the two topics.
+    #[must_use]
+    pub fn job_name(&self) -> String {
+        self.job.clone().unwrap_or_else(|| format!("{}-to-{}", self.source_topic, self.target_topic))
+    }
+
+    /// Checks what needs no server.
+    ///
+    /// # Errors
+    /// `Config` naming the argument.
+    pub fn check(&self) -> Result<()> {
+        topic_name("source_topic", &self.source_topic)?;
+        topic_name("target_topic", &self.target_topic)?;
+        topic_name("job", &format!("millpond.positions.{}", self.job_name()))?;
+        if let DeadLetterTopic::Named(name) = &self.dead_letter_topic {
+            topic_name("dead_letter_topic", name)?;
+            if name == &self.target_topic {
+                return Err(Error::config(format!("dead_letter_topic: {name} is the target topic itself")));
+            }
+        }
+        if self.max_seconds.is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0 || seconds > 1e9) {
+            return Err(Error::config("max_seconds: must be above 0 and finite"));
+        }
+        for name in &self.allow {
+            if !["log_append_time", "compaction", "retention"].contains(&name.as_str()) {
+                return Err(Error::config(format!("allow: unknown check {name}"))
+                    .hint("there are log_append_time, compaction, retention"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what Kafka would not take as a topic's name.
+///
+/// # Errors
+/// `Config` naming the argument.
+pub fn topic_name(argument: &str, name: &str) -> Result<()> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(legal) {
+        return Err(Error::config(format!("{argument}: {name:?} cannot be in a topic's name"))
+            .hint("letters, digits, '.', '_' and '-', at most 249"));
+    }
+    Ok(())
 }

@@ -181,3 +181,14 @@ pub fn property_names() -> Vec<String> {
     }
     names
 }
+
+/// The last stable offset that the consumer's last fetch of the partition saw, without asking the broker.
+pub fn fetched_end<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<i64> {
+    let name = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the handle lives as long as `client`; the name outlives the call; both results are plain integers.
+    let code = unsafe {
+        sys::rd_kafka_get_watermark_offsets(client.native_ptr(), name.as_ptr(), partition, &raw mut low, &raw mut high)
+    };
+    (code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}

@@ -1,0 +1,415 @@
+//! One lane: its own consumer, its own transactional producer, and the loop that carries the guarantee.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::positions::{self, Kept, Key};
+use super::record::{self, Copy};
+use super::settings::BridgeSettings;
+use super::target::Target;
+use super::transaction::{Commit, Transactions};
+use super::transform::Ready;
+use crate::control::{Control, Level};
+use crate::error::{Error, Result};
+use crate::kafka::{Cluster, Context, Topic, native, settings};
+
+/// How often a lane starts again before the run gives up; each start waits for brokers by itself.
+const RESTARTS: u32 = 20;
+/// A transaction is committed after this long, full or not.
+const TRANSACTION_SECONDS: Duration = Duration::from_millis(1_500);
+
+/// What all lanes of a run share.
+pub struct Run {
+    pub settings: BridgeSettings,
+    pub source: Cluster,
+    pub source_topic: Topic,
+    pub target: Cluster,
+    pub target_topics: Target,
+    pub positions_topic: String,
+    pub transform: Ready,
+    pub transform_name: String,
+    pub lanes: u64,
+    pub control: Arc<Control>,
+    pub deadline: Option<Instant>,
+    /// Events that may still be read; `i64::MAX` for no limit.
+    pub budget: AtomicI64,
+    pub dead_letters: AtomicU64,
+}
+
+/// One partition of a lane.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub partition: i32,
+    pub kept: Kept,
+    /// The source's last stable offset at the start of the run.
+    pub end: i64,
+    pub finished: bool,
+    pub looked_at: bool,
+}
+
+/// The committed books of a lane.
+#[derive(Debug, Default, Clone)]
+pub struct Books {
+    pub read: u64,
+    pub written: u64,
+    pub filtered: u64,
+    pub dead_lettered: u64,
+    pub reasons: BTreeMap<String, u64>,
+    pub bytes: u64,
+    pub transactions: u64,
+    pub limited: Option<&'static str>,
+}
+
+/// What a transaction holds that is not committed yet.
+#[derive(Debug, Default)]
+struct Pending {
+    books: Books,
+    kept: BTreeMap<i32, Kept>,
+}
+
+enum End {
+    Finished,
+    Limited(&'static str),
+}
+
+/// The transactional id of a lane: job, clusters' side and lane; never a run, a try or a shard count (I3).
+#[must_use]
+pub fn transactional_id(run_job: &str, source_cluster: &str, source_topic: &str, lane: u32) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(format!("{run_job}\n{source_cluster}\n{source_topic}\n{lane}"));
+    let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    format!("millpond-{hex}-{lane}")
+}
+
+/// Carries a lane's partitions to their ends.
+///
+/// # Errors
+/// Whatever ends the lane; its open transaction is aborted, what was committed stays in `books`.
+pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: &mut Books) -> Result<()> {
+    let mut transactions = first;
+    let mut restarts = 0;
+    loop {
+        let mut pending = Pending::default();
+        let outcome = copy(run, &mut transactions, parts, books, &mut pending);
+        let doubt = match outcome {
+            Ok(End::Finished) => return Ok(()),
+            Ok(End::Limited(why)) => {
+                books.limited = Some(why);
+                return Ok(());
+            }
+            Err(error) if error.retryable() && restarts < RESTARTS => error,
+            Err(error) => {
+                transactions.abort();
+                return Err(error);
+            }
+        };
+        restarts += 1;
+        run.control.log(Level::Warning, format!("bridge: {id} starts again ({restarts}): {doubt}"));
+        drop(transactions);
+        run.control.sleep("bridge: start a lane again", Duration::from_millis(200))?;
+        transactions = init(run, id)?;
+        settle(run, parts, books, pending)?;
+    }
+}
+
+/// Makes the lane's producer.
+///
+/// # Errors
+/// As [`Transactions::init`].
+pub fn init(run: &Run, id: &str) -> Result<Transactions> {
+    let queue = (64 * 1024 / run.lanes).max(4 * 1024);
+    let topics = &run.target_topics;
+    Transactions::init(&run.target, id, queue, (topics.max_bytes, topics.dead_letter_max_bytes.max(topics.max_bytes)), &run.control)
+}
+
+/// After a doubtful commit: the kept positions, not we, say whether it happened.
+fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) -> Result<()> {
+    let numbers: Vec<i32> = parts.iter().map(|part| part.partition).collect();
+    let found = positions::read(&run.target, &run.positions_topic, &numbers, &run.control)?;
+    let kept = |partition: i32| {
+        let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition };
+        found.get(&key)
+    };
+    let happened = pending.kept.iter().any(|(partition, new)| kept(*partition).is_some_and(|kept| kept.next >= new.next));
+    if happened {
+        let complete = pending.kept.iter().all(|(p, new)| kept(*p).is_some_and(|kept| kept.next == new.next));
+        if !complete {
+            return Err(Error::bug(format!("bridge: topic {} holds half a transaction", run.positions_topic)));
+        }
+        commit_books(run, parts, books, pending);
+    } else {
+        give_back(run, &pending.books);
+    }
+    for part in parts.iter_mut() {
+        if let Some(kept) = kept(part.partition) {
+            part.kept = kept.clone();
+        }
+        part.finished = part.kept.next >= part.end;
+    }
+    Ok(())
+}
+
+fn give_back(run: &Run, books: &Books) {
+    run.budget.fetch_add(books.read.cast_signed(), Ordering::AcqRel);
+    run.dead_letters.fetch_sub(books.dead_lettered, Ordering::AcqRel);
+}
+
+fn commit_books(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) {
+    let new = pending.books;
+    books.read += new.read;
+    books.written += new.written;
+    books.filtered += new.filtered;
+    books.dead_lettered += new.dead_lettered;
+    books.bytes += new.bytes;
+    books.transactions += 1;
+    for (reason, count) in new.reasons {
+        *books.reasons.entry(reason).or_default() += count;
+    }
+    run.control.add_read(new.read);
+    run.control.add_written(new.written);
+    run.control.add_dead_lettered(new.dead_lettered);
+    for part in parts {
+        if let Some(kept) = pending.kept.get(&part.partition) {
+            part.kept = kept.clone();
+        }
+    }
+}
+
+fn assign(run: &Run, parts: &[Part]) -> Result<BaseConsumer<Context>> {
+    let what = format!("source: assign topic {}", run.source_topic.name);
+    let queue = (48 * 1024 / run.lanes).max(2 * 1024);
+    let consumer: BaseConsumer<Context> = settings::consumer(&run.source.properties, "millpond-bridge", queue)
+        .create_with_context(Context::default())
+        .map_err(|error| settings::refused("source", &error))?;
+    let mut assignment = TopicPartitionList::new();
+    for part in parts.iter().filter(|part| !part.finished) {
+        assignment
+            .add_partition_offset(&run.source_topic.name, part.partition, Offset::Offset(part.kept.next))
+            .map_err(|error| Error::bug(what.clone()).because(error))?;
+    }
+    consumer.assign(&assignment).map_err(|error| Error::external(what).because(error))?;
+    Ok(consumer)
+}
+
+/// The loop: read, transform, write, positions, commit. A transaction holds events, dead letters and positions, or
+/// none of them (I2).
+fn copy(run: &Run, transactions: &mut Transactions, parts: &mut [Part], books: &mut Books, pending: &mut Pending) -> Result<End> {
+    for part in parts.iter_mut() {
+        part.finished = part.kept.next >= part.end;
+    }
+    if parts.iter().all(|part| part.finished) {
+        return Ok(End::Finished);
+    }
+    let consumer = assign(run, parts)?;
+    loop {
+        *pending = Pending::default();
+        transactions.begin()?;
+        let limited = match fill(run, &consumer, transactions, parts, pending) {
+            Ok(limited) => limited,
+            Err(error) => {
+                transactions.abort();
+                return Err(error);
+            }
+        };
+        if pending.kept.is_empty() {
+            transactions.abort();
+        } else {
+            balance(&pending.books)?;
+            write_positions(run, transactions, pending)?;
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::step("bridge.before_commit");
+            if let Commit::Doubtful(why) = transactions.commit()? {
+                return Err(Error::external(format!("target: commit of a lane of job positions {}: {why}", run.positions_topic)));
+            }
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::step("bridge.after_commit");
+            commit_books(run, parts, books, std::mem::take(pending));
+        }
+        if parts.iter().all(|part| part.finished) {
+            return Ok(End::Finished);
+        }
+        if let Some(why) = limited {
+            return Ok(End::Limited(why));
+        }
+    }
+}
+
+fn balance(books: &Books) -> Result<()> {
+    if books.read == books.written + books.filtered + books.dead_lettered {
+        return Ok(());
+    }
+    Err(Error::bug(format!(
+        "bridge: the books do not balance: read {} != written {} + filtered {} + dead_lettered {}",
+        books.read, books.written, books.filtered, books.dead_lettered
+    )))
+}
+
+/// Reads and writes until the transaction is full, every partition is finished, or a limit is reached.
+fn fill(
+    run: &Run,
+    consumer: &BaseConsumer<Context>,
+    transactions: &Transactions,
+    parts: &mut [Part],
+    pending: &mut Pending,
+) -> Result<Option<&'static str>> {
+    let began = Instant::now();
+    let max_events = run.settings.transaction_events.max(1);
+    let max_bytes = (run.settings.transaction_bytes / run.lanes).max(1 << 20);
+    let mut quiet_since = Instant::now();
+    let mut scratch = Vec::with_capacity(1024);
+    loop {
+        run.control.check("bridge: copy events")?;
+        if run.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(Some("max_seconds"));
+        }
+        if parts.iter().all(|part| part.finished) {
+            return Ok(None);
+        }
+        let full = pending.books.read >= max_events || pending.books.bytes >= max_bytes;
+        if full || (pending.books.read > 0 && began.elapsed() > TRANSACTION_SECONDS) {
+            return Ok(None);
+        }
+        // A slice of messages between two looks at the clock.
+        for _ in 0..512 {
+            match consumer.poll(Duration::from_millis(20)) {
+                None => {
+                    if quiet_since.elapsed() > Duration::from_secs(30) {
+                        let told = consumer.context().last_error().unwrap_or_default();
+                        return Err(Error::external(format!("source: topic {} does not answer: {told}", run.source_topic.name)));
+                    }
+                    break;
+                }
+                Some(Ok(message)) => {
+                    quiet_since = Instant::now();
+                    let Some(part) = parts.iter_mut().find(|part| part.partition == message.partition()) else {
+                        return Err(Error::bug(format!("bridge: an event of foreign partition {}", message.partition())));
+                    };
+                    if part.finished {
+                        continue;
+                    }
+                    if message.offset() >= part.end {
+                        finish(run, part, pending);
+                        break;
+                    }
+                    if run.budget.fetch_sub(1, Ordering::AcqRel) <= 0 {
+                        run.budget.fetch_add(1, Ordering::AcqRel);
+                        return Ok(Some("max_events"));
+                    }
+                    one(run, transactions, &message, part, pending, &mut scratch)?;
+                    if message.offset() + 1 >= part.end {
+                        finish(run, part, pending);
+                        break;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    quiet_since = Instant::now();
+                    let seen = native::fetched_end(consumer.client(), &run.source_topic.name, partition);
+                    if let Some(part) = parts.iter_mut().find(|part| part.partition == partition)
+                        && seen.is_some_and(|seen| seen >= part.end)
+                        && !part.finished
+                    {
+                        finish(run, part, pending);
+                        break;
+                    }
+                }
+                Some(Err(error)) => return Err(consumed(run, &error)),
+            }
+            if pending.books.read >= max_events || pending.books.bytes >= max_bytes {
+                break;
+            }
+        }
+        transactions.producer.poll(Duration::ZERO);
+    }
+}
+
+/// The position of a finished partition is its end, though control records or compaction left no event there.
+fn finish(run: &Run, part: &mut Part, pending: &mut Pending) {
+    part.finished = true;
+    let end = part.end;
+    let kept = pending.kept.entry(part.partition).or_insert_with(|| fresh(run, &part.kept));
+    kept.next = kept.next.max(end);
+}
+
+fn fresh(run: &Run, old: &Kept) -> Kept {
+    let topics = &run.target_topics;
+    Kept {
+        source_topic_id: run.source_topic.id.clone(),
+        target_topic: topics.topic.name.clone(),
+        target_topic_id: topics.topic.id.clone(),
+        dead_letter_topic: topics.dead_letters.as_ref().map(|topic| topic.name.clone()),
+        dead_letter_topic_id: topics.dead_letters.as_ref().and_then(|topic| topic.id.clone()),
+        transform: run.transform_name.clone(),
+        ..old.clone()
+    }
+}
+
+fn consumed(run: &Run, error: &KafkaError) -> Error {
+    let what = format!("source: read topic {}", run.source_topic.name);
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+            Error::position(format!("{what}: retention took events while they were being read"))
+                .hint("raise the source's retention; `start=` adopts a new beginning")
+                .because(error.clone())
+        }
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Error::config(what).hint("grant READ on it").because(error.clone()),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Error::external(what).hint("was the topic deleted meanwhile?").because(error.clone())
+        }
+        _ => Error::external(what).because(error.clone()),
+    }
+}
+
+/// One event to its one place (I1).
+fn one(
+    run: &Run,
+    transactions: &Transactions,
+    message: &BorrowedMessage<'_>,
+    part: &mut Part,
+    pending: &mut Pending,
+    scratch: &mut Vec<u8>,
+) -> Result<()> {
+    if !part.looked_at {
+        part.looked_at = true;
+        record::refuse_expired(&run.target_topics, message)?;
+    }
+    let copy = record::decide(&run.target_topics, &run.transform, message, scratch);
+    pending.books.read += 1;
+    pending.books.bytes += message.payload_len() as u64;
+    let kept = pending.kept.entry(message.partition()).or_insert_with(|| fresh(run, &part.kept));
+    kept.next = message.offset() + 1;
+    kept.read += 1;
+    match copy {
+        Copy::Write(value) => {
+            pending.books.written += 1;
+            kept.written += 1;
+            let partition = record::partition(&run.target_topics, &run.source_topic, message);
+            let written = BaseRecord::<[u8], [u8]>::to(&run.target_topics.topic.name).partition(partition);
+            record::send(transactions, record::with(written, message, value), &run.control)
+        }
+        Copy::DeadLetter(letter) => {
+            pending.books.dead_lettered += 1;
+            *pending.books.reasons.entry(letter.reason.as_str().to_owned()).or_default() += 1;
+            kept.dead_lettered += 1;
+            record::dead_letter(run, transactions, message, &letter)
+        }
+    }
+}
+
+fn write_positions(run: &Run, transactions: &Transactions, pending: &Pending) -> Result<()> {
+    for (partition, kept) in &pending.kept {
+        let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition: *partition };
+        let key = serde_json::to_vec(&key).map_err(|error| Error::bug("bridge: write a position").because(error))?;
+        let value = serde_json::to_vec(kept).map_err(|error| Error::bug("bridge: write a position").because(error))?;
+        let position = BaseRecord::<[u8], [u8]>::to(&run.positions_topic).partition(*partition).key(&key).payload(&value);
+        record::send(transactions, position, &run.control)?;
+    }
+    Ok(())
+}

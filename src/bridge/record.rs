@@ -1,0 +1,183 @@
+//! One record on its way: where it goes, what it becomes, and what is decided before produce, since one refused record
+//! fails its whole batch.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rdkafka::Timestamp;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use super::lane::Run;
+use super::target::Target;
+use super::transaction::Transactions;
+use super::transform::Ready;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::json::{DeadLetter, Reason};
+use crate::kafka::{Topic, partitioner};
+
+/// What a record adds to key, value and headers in a batch of its own, at most.
+const OVERHEAD: usize = 120;
+
+/// Where an event ends.
+pub enum Copy<'a> {
+    /// In the target topic, with this value.
+    Write(Option<&'a [u8]>),
+    DeadLetter(DeadLetter),
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Refuses a target whose retention would delete this, a partition's oldest unread event, at once.
+///
+/// # Errors
+/// `Config` naming the topic and both ages.
+pub fn refuse_expired(target: &Target, message: &BorrowedMessage<'_>) -> Result<()> {
+    let (Some(retention), Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time)) = (target.retention_ms, message.timestamp())
+    else {
+        return Ok(());
+    };
+    let age = now_ms() - time;
+    if time < 0 || age <= retention {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "target: topic {} deletes events after {retention} ms, and the oldest unread one (partition {} offset {}) is {age} ms old",
+        target.topic.name,
+        message.partition(),
+        message.offset()
+    ))
+    .hint("set retention.ms=-1 on it, or allow=[\"retention\"]"))
+}
+
+/// Decides what becomes of an event.
+pub fn decide<'a>(target: &Target, transform: &Ready, message: &'a BorrowedMessage<'_>, scratch: &'a mut Vec<u8>) -> Copy<'a> {
+    if let Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) = message.timestamp() {
+        let age = now_ms().saturating_sub(time);
+        // librdkafka sends "now" for a timestamp of 0, and the broker refuses what lies outside the topic's limits.
+        if time == 0 || age > target.before_ms || age.saturating_neg() > target.after_ms {
+            return Copy::DeadLetter(DeadLetter::new(Reason::Timestamp, format!("record timestamp {time}")));
+        }
+    }
+    let value = match message.payload() {
+        None => None,
+        Some(raw) => match transform.apply(raw, scratch) {
+            Ok(true) => Some(scratch.as_slice()),
+            Ok(false) => Some(raw),
+            Err(letter) => return Copy::DeadLetter(letter),
+        },
+    };
+    let size = value.map_or(0, <[u8]>::len) + message.key_len() + headers_size(message) + OVERHEAD;
+    if i64::try_from(size).unwrap_or(i64::MAX) > target.max_bytes {
+        return Copy::DeadLetter(DeadLetter::new(
+            Reason::TooLarge,
+            format!("{size} bytes, {} takes {}", target.topic.name, target.max_bytes),
+        ));
+    }
+    Copy::Write(value)
+}
+
+fn headers_size(message: &BorrowedMessage<'_>) -> usize {
+    message.headers().map_or(0, |headers| {
+        headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len) + 10).sum()
+    })
+}
+
+/// The target partition: the same where the counts are equal, else by key as Java's producer does.
+#[must_use]
+pub fn partition(target: &Target, source: &Topic, message: &BorrowedMessage<'_>) -> i32 {
+    let count = target.topic.partitions;
+    if count == source.partitions {
+        return message.partition();
+    }
+    message.key().map_or(message.partition() % count, |key| partitioner::partition_of(key, count))
+}
+
+/// Fills in key, headers and timestamp of the source, and a value.
+#[must_use]
+pub fn with<'a>(
+    mut record: BaseRecord<'a, [u8], [u8]>,
+    message: &'a BorrowedMessage<'_>,
+    value: Option<&'a [u8]>,
+) -> BaseRecord<'a, [u8], [u8]> {
+    // -1 says "none"; rust-rdkafka would send "now" for an absent one.
+    record = record.timestamp(match message.timestamp() {
+        Timestamp::NotAvailable => -1,
+        Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
+    });
+    if let Some(key) = message.key() {
+        record = record.key(key);
+    }
+    if let Some(value) = value {
+        record = record.payload(value);
+    }
+    if let Some(headers) = message.headers() {
+        record = record.headers(headers.detach());
+    }
+    record
+}
+
+/// Hands a record to librdkafka; a full queue is polled, never slept on.
+///
+/// # Errors
+/// As [`Transactions::judge`]; `Cancelled`.
+pub fn send(transactions: &Transactions, record: BaseRecord<'_, [u8], [u8]>, control: &Control) -> Result<()> {
+    let mut next = record;
+    loop {
+        match transactions.producer.send(next) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                control.check("bridge: write events")?;
+                transactions.producer.poll(Duration::from_millis(20));
+                next = back;
+            }
+            Err((error, _)) => return Err(transactions.judge("write to", error)),
+        }
+    }
+}
+
+/// Writes the raw event with Connect's headers to the dead-letter topic, in the same transaction.
+///
+/// # Errors
+/// `Data` when there is no such topic or too many letters; as [`send`].
+pub fn dead_letter(run: &Run, transactions: &Transactions, message: &BorrowedMessage<'_>, letter: &DeadLetter) -> Result<()> {
+    let place = format!("topic {} partition {} offset {}", run.source_topic.name, message.partition(), message.offset());
+    let count = run.dead_letters.fetch_add(1, Ordering::AcqRel) + 1;
+    let Some(topic) = &run.target_topics.dead_letters else {
+        return Err(Error::data(format!("bridge: {place}: {}: {}", letter.reason.as_str(), letter.detail))
+            .hint("name a dead_letter_topic to go on past such events"));
+    };
+    if let Some(most) = run.settings.max_dead_letters
+        && count > most
+    {
+        return Err(Error::data(format!("bridge: more than {most} dead letters; the next is {place}: {}", letter.reason.as_str()))
+            .hint("look at the dead-letter topic, then raise max_dead_letters"));
+    }
+    let mut headers = message.headers().map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach);
+    let told = format!("{}: {}", letter.reason.as_str(), letter.detail);
+    let time = message.timestamp().to_millis().unwrap_or(-1).to_string();
+    for (key, value) in [
+        ("__connect.errors.topic", run.source_topic.name.as_str()),
+        ("__connect.errors.partition", &message.partition().to_string()),
+        ("__connect.errors.offset", &message.offset().to_string()),
+        ("__connect.errors.exception.message", &told),
+        ("millpond.reason", letter.reason.as_str()),
+        ("millpond.timestamp", &time),
+    ] {
+        headers = headers.insert(Header { key, value: Some(value) });
+    }
+    let partition = message.partition() % topic.partitions;
+    let mut record = BaseRecord::<[u8], [u8]>::to(&topic.name).partition(partition).headers(headers).timestamp(now_ms());
+    if let Some(key) = message.key() {
+        record = record.key(key);
+    }
+    if let Some(value) = message.payload() {
+        record = record.payload(value);
+    }
+    send(transactions, record, &run.control)
+}

@@ -1,0 +1,156 @@
+//! One lane's transactional producer: init, begin, commit, abort, and what an error of each means.
+//!
+//! Outcomes are never guessed: whatever is not a clean success makes the caller discard the producer and start again at
+//! `init_transactions` and the kept positions (librdkafka may ask EndTxn again by itself after a disconnect, and a late
+//! copy could end the next transaction).
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer};
+
+use super::positions::TRANSACTION_TIMEOUT_MS;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::kafka::{Cluster, Context, settings};
+
+/// A commit that took longer may have been asked twice.
+const CLEAN_COMMIT: Duration = Duration::from_secs(2);
+
+/// A producer and when the broker last confirmed that it is the one of its transactional id.
+pub struct Transactions {
+    pub producer: BaseProducer<Context>,
+    id: String,
+    confirmed: Instant,
+    errors_before: u64,
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub enum Commit {
+    /// Done, and nothing was in doubt meanwhile.
+    Clean,
+    /// Unknown, or known but with a disconnect on the way: discard the producer, read the positions again.
+    Doubtful(String),
+}
+
+impl Transactions {
+    /// Makes a producer and fences every older one of `id`; waits until its open transaction is ended.
+    ///
+    /// # Errors
+    /// `External` when the coordinator does not answer within a transaction time-out, `Config` when forbidden.
+    pub fn init(cluster: &Cluster, id: &str, queue_kbytes: u64, sizes: (i64, i64), control: &Control) -> Result<Self> {
+        let what = format!("target: init_transactions of {id}");
+        let mut config = settings::producer(&cluster.properties, id, TRANSACTION_TIMEOUT_MS, queue_kbytes);
+        let (batch, largest) = sizes;
+        config.set("batch.size", (batch / 2).clamp(1_000, 1_000_000).to_string());
+        config.set("message.max.bytes", (largest + 65_536).clamp(1_000_000, 1_000_000_000).to_string());
+        let producer: BaseProducer<Context> = config
+            .create_with_context(Context::default())
+            .map_err(|error| settings::refused(cluster.role.name(), &error))?;
+        let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS) + Duration::from_secs(10);
+        loop {
+            control.check(&what)?;
+            // Resumable: a stop is seen between slices.
+            match producer.init_transactions(Duration::from_millis(500)) {
+                Ok(()) => break,
+                Err(KafkaError::Transaction(error)) => {
+                    if matches!(
+                        error.code(),
+                        RDKafkaErrorCode::TransactionalIdAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    ) {
+                        return Err(Error::config(what)
+                            .hint("grant WRITE and DESCRIBE on TransactionalId with the prefix millpond-")
+                            .because(KafkaError::Transaction(error)));
+                    }
+                    if (error.is_fatal() && !is_fence(error.code())) || Instant::now() > deadline {
+                        return Err(Error::external(what).because(KafkaError::Transaction(error)));
+                    }
+                    if is_fence(error.code()) {
+                        return Err(Error::fenced(what).hint("another run of this job took over").because(KafkaError::Transaction(error)));
+                    }
+                    control.sleep(&what, Duration::from_millis(50))?;
+                }
+                Err(error) => return Err(Error::external(what).because(error)),
+            }
+        }
+        let errors_before = producer.context().transport_errors();
+        Ok(Self { producer, id: id.to_owned(), confirmed: Instant::now(), errors_before })
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub fn begin(&mut self) -> Result<()> {
+        self.errors_before = self.producer.context().transport_errors();
+        self.producer.begin_transaction().map_err(|error| self.judge("begin", error))
+    }
+
+    /// Flushes and commits.
+    ///
+    /// # Errors
+    /// `Fenced` when another run took over; `Data` or `Config` when the broker refused a record for good.
+    pub fn commit(&mut self) -> Result<Commit> {
+        let began = Instant::now();
+        match self.producer.commit_transaction(rdkafka::util::Timeout::Never) {
+            Ok(()) => {
+                self.confirmed = Instant::now();
+                let seconds = began.elapsed();
+                if seconds > CLEAN_COMMIT {
+                    return Ok(Commit::Doubtful(format!("the commit took {:.1} s", seconds.as_secs_f64())));
+                }
+                if self.producer.context().transport_errors() != self.errors_before {
+                    return Ok(Commit::Doubtful("a connection was lost during the transaction".into()));
+                }
+                Ok(Commit::Clean)
+            }
+            Err(error) => match self.judge("commit", error) {
+                error if error.retryable() => Ok(Commit::Doubtful(error.to_string())),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Ends the transaction without its events, so that the target's last stable offset does not wait for the time-out.
+    pub fn abort(&self) {
+        // A failure needs no answer: the next init_transactions, or the time-out, ends it.
+        let _ = self.producer.abort_transaction(Duration::from_millis(1_500));
+    }
+
+    /// What an error of a transactional call means.
+    ///
+    /// A time-out on the broker raises the epoch as a fence does: one that comes later than the time-out after our last
+    /// success is told as that (retryable), any other as a fence (not retryable, I3).
+    pub fn judge(&self, call: &str, error: KafkaError) -> Error {
+        let what = format!("target: {call} transaction of {}", self.id);
+        let refused = self.producer.context().refused();
+        if let Some((code, place)) = refused {
+            match code {
+                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord => {
+                    return Error::data(format!("{what}: the broker refused a record for {place}")).because(error);
+                }
+                RDKafkaErrorCode::TopicAuthorizationFailed => {
+                    return Error::config(format!("{what}: not allowed to write {place}")).hint("grant WRITE on it").because(error);
+                }
+                _ => {}
+            }
+        }
+        let code = match &error {
+            KafkaError::Transaction(inner) => Some(inner.code()),
+            other => other.rdkafka_error_code(),
+        };
+        let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
+        if code.is_some_and(is_fence) || fatal.is_some_and(is_fence) {
+            if self.confirmed.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+                return Error::external(what).hint("the transaction outlived its time-out: retry").because(error);
+            }
+            return Error::fenced(what).hint("another run of this job took over; this one ends without harm").because(error);
+        }
+        Error::external(what).hint("the cluster was busy or a broker restarted: retry").because(error)
+    }
+}
+
+fn is_fence(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+}
