@@ -21,6 +21,7 @@ pub mod record;
 pub mod settings;
 pub mod start;
 pub mod target;
+pub mod time_text;
 pub mod transaction;
 pub mod transform;
 

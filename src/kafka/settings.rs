@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use rdkafka::config::ClientConfig;
+use rdkafka::types::RDKafkaConfRes;
 
 use super::native;
 use crate::error::{Error, Result};
@@ -45,6 +46,13 @@ const OWNED: &[(&str, &str)] = &[
 /// What we make ourselves: no value of the user's can stand.
 const MADE: &[&str] = &["transactional.id", "transaction.timeout.ms"];
 
+/// Properties that users set and that have no default to be listed by.
+const WITHOUT_DEFAULT: &[&str] = &[
+    "bootstrap.servers", "sasl.username", "sasl.password", "sasl.mechanism", "ssl.ca.location", "ssl.ca.pem",
+    "ssl.certificate.location", "ssl.key.location", "ssl.key.password", "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret", "sasl.oauthbearer.token.endpoint.url", "group.id",
+];
+
 /// Only one side knows them; librdkafka itself would warn at every client.
 const CONSUMER_ONLY: &[&str] = &[
     "enable.auto.commit", "enable.auto.offset.store", "isolation.level", "auto.offset.reset", "enable.partition.eof",
@@ -72,10 +80,12 @@ pub fn check(properties: &Properties, role: Role) -> Result<()> {
         return Err(Error::config(format!("{side}: bootstrap.servers is missing"))
             .hint("give it as \"host:port,host:port\" in the mapping"));
     }
-    let known = native::property_names();
     for (name, value) in properties {
-        if !known.contains(name) {
-            let nearest = known.iter().min_by_key(|candidate| distance(name, candidate));
+        if !known(name) {
+            // librdkafka's dump leaves out what has no default.
+            let names = native::property_names();
+            let candidates = names.iter().map(String::as_str).chain(WITHOUT_DEFAULT.iter().copied());
+            let nearest = candidates.min_by_key(|candidate| distance(name, candidate));
             return Err(Error::config(format!("{side}: unknown property {name}"))
                 .hint(nearest.map(|near| format!("did you mean {near}?")).unwrap_or_default()));
         }
@@ -94,6 +104,16 @@ pub fn check(properties: &Properties, role: Role) -> Result<()> {
         config.set(name, value);
     }
     config.create_native_config().map(drop).map_err(|error| refused(side, &error))
+}
+
+/// Whether librdkafka has a property of this name, whatever its value.
+fn known(name: &str) -> bool {
+    let mut probe = ClientConfig::new();
+    probe.set(name, "");
+    !matches!(
+        probe.create_native_config(),
+        Err(rdkafka::error::KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..))
+    )
 }
 
 fn same(name: &str, value: &str, ours: &str) -> bool {
