@@ -38,8 +38,8 @@ with create_session() as session:
     row = session.query(XCom).filter_by(dag_id=dag_id, task_id=task_id, run_id=run_id, key="return_value").one_or_none()
     print("ANSWER" + json.dumps({
         "state": str(task.state),
-        "books": None if row is None else XCom.deserialize_value(row),
-        "xcom_bytes": 0 if row is None else len(row.value),
+        "books": row and row.value,
+        "xcom_bytes": len(json.dumps(row and row.value)),
     }))
 """
 
