@@ -1,1 +1,78 @@
-"""Exactly-once Kafka to Kafka to MongoDB to PostgreSQL, native in Airflow."""
+"""Exactly-once Kafka to Kafka to MongoDB to PostgreSQL, native in Airflow.
+
+`bridge()`, `sink()` and `aggregate()` are the three arrows of the pipeline. Nothing native is loaded before one of them
+is asked for, so that importing this in a DAG file costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from millpond._native import CancelToken, __version__
+    from millpond.errors import (
+        BugError,
+        Cancelled,
+        ConfigError,
+        DataError,
+        Error,
+        ExternalError,
+        FencedError,
+        PositionError,
+    )
+    from millpond.jaas import kafka_from_jaas
+    from millpond.progress import Progress
+    from millpond.results import AggregateResult, BridgeResult, Frame, SinkResult
+    from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS
+    from millpond.verbs import aggregate, bridge, sink
+
+_WHERE = {
+    "millpond._native": ("CancelToken", "__version__"),
+    "millpond.errors": (
+        "BugError", "Cancelled", "ConfigError", "DataError", "Error", "ExternalError", "FencedError", "PositionError",
+    ),
+    "millpond.jaas": ("kafka_from_jaas",),
+    "millpond.progress": ("Progress",),
+    "millpond.results": ("AggregateResult", "BridgeResult", "Frame", "SinkResult"),
+    "millpond.transforms": ("PRODUCT_VIEWS", "PRODUCT_VIEW_REPORTS"),
+    "millpond.verbs": ("aggregate", "bridge", "sink"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "PRODUCT_VIEWS",
+    "PRODUCT_VIEW_REPORTS",
+    "AggregateResult",
+    "BridgeResult",
+    "BugError",
+    "CancelToken",
+    "Cancelled",
+    "ConfigError",
+    "DataError",
+    "Error",
+    "ExternalError",
+    "FencedError",
+    "Frame",
+    "PositionError",
+    "Progress",
+    "SinkResult",
+    "__version__",
+    "aggregate",
+    "bridge",
+    "kafka_from_jaas",
+    "sink",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for, when it is asked for (PEP 562)."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'millpond' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Name what can be asked for."""
+    return sorted(__all__)

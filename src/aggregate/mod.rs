@@ -10,6 +10,6 @@ use crate::{Control, Error, Result};
 ///
 /// # Errors
 /// By domain: see [`crate::error::Domain`].
-pub fn aggregate(_settings: &AggregateSettings, _control: &Control) -> Result<AggregateResult> {
+pub fn aggregate(_settings: &AggregateSettings, _control: &std::sync::Arc<Control>) -> Result<AggregateResult> {
     Err(Error::bug("aggregate: not built yet"))
 }

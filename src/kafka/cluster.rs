@@ -90,11 +90,6 @@ impl Cluster {
         }
     }
 
-    /// The client, for the admin calls of [`topics`].
-    pub(crate) const fn client(&self) -> &BaseConsumer<Context> {
-        &self.client
-    }
-
     /// Describes `name`, or `None` when it does not exist.
     ///
     /// # Errors

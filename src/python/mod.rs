@@ -1,9 +1,26 @@
 //! The only code that imports pyo3: arguments in, results and exceptions out, signals in between.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
+//! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
+//! | [`errors`] | the one Rust → Python match |
+//! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
+
+pub mod arguments;
+pub mod errors;
+pub mod run;
+pub mod table;
 
 use pyo3::prelude::*;
 
-/// The native part of `millpond`.
+/// The native part of `millpond`; `millpond.verbs` is its only caller.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__version__", env!("CARGO_PKG_VERSION"))
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<run::CancelToken>()?;
+    module.add_class::<table::Table>()?;
+    module.add_function(wrap_pyfunction!(run::bridge, module)?)?;
+    module.add_function(wrap_pyfunction!(run::sink, module)?)?;
+    module.add_function(wrap_pyfunction!(run::aggregate, module)?)
 }

@@ -10,6 +10,6 @@ use crate::{Control, Error, Result};
 ///
 /// # Errors
 /// By domain: see [`crate::error::Domain`].
-pub fn sink(_settings: &SinkSettings, _control: &Control) -> Result<SinkResult> {
+pub fn sink(_settings: &SinkSettings, _control: &std::sync::Arc<Control>) -> Result<SinkResult> {
     Err(Error::bug("sink: not built yet"))
 }

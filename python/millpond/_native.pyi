@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from typing import Any, final
+
+__version__: str
+
+_Observer = Callable[[dict[str, Any], list[tuple[int, str]], bool], object]
+
+@final
+class CancelToken:
+    """Asks a run to end at its next clean boundary.
+
+    `cancel()` only sets a flag: it may come at any time, more than once, from any thread or signal handler, and with no
+    run at all.
+    """
+
+    def __new__(cls) -> CancelToken: ...
+    def cancel(self) -> None:
+        """Ask the run that was given this token to end."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel()` was called."""
+
+@final
+class Table:
+    """The rows of one report."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns' names, in the table's order."""
+    def __len__(self) -> int: ...
+    def rows(self, limit: int | None = None) -> list[tuple[Any, ...]]:
+        """Return the first `limit` rows as tuples; all without a limit."""
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Export the rows as an Arrow C stream, one batch."""
+
+def bridge(settings: str, token: CancelToken, observer: _Observer | None = None) -> str:
+    """Run a bridge with the settings of a JSON object; return its books as one."""
+
+def sink(settings: str, token: CancelToken, observer: _Observer | None = None) -> str:
+    """Run a sink with the settings of a JSON object; return its books as one."""
+
+def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:
+    """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""

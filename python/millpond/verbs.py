@@ -1,0 +1,318 @@
+"""The three functions. Their arguments are checked natively; here they are only put into one JSON object."""
+
+import datetime as dt
+import json
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from millpond import _native
+from millpond._native import CancelToken
+from millpond.errors import Cancelled, ConfigError
+from millpond.progress import Progress, bar
+from millpond.results import AggregateResult, BridgeResult, SinkResult
+from millpond.transforms import PRODUCT_VIEW_REPORTS, ProductViews
+
+Shard = tuple[int, int] | Sequence[tuple[int, int]]
+ProgressArgument = bool | Callable[[Progress], object] | None
+_DEFAULT: Any = object()
+
+
+def bridge(
+    source: Mapping[str, Any],
+    target: Mapping[str, Any],
+    *,
+    source_topic: str,
+    target_topic: str,
+    job: str | None = None,
+    transform: ProductViews | str | None = None,
+    shard: Shard = (0, 1),
+    start: str | int | dt.datetime | None = None,
+    max_events: int | None = None,
+    max_seconds: float | None = None,
+    dead_letter_topic: str | None = _DEFAULT,
+    max_dead_letters: int | None = None,
+    on_gap: str = "fail",
+    target_retention: float | dt.timedelta | None = None,
+    allow: Sequence[str] = (),
+    progress: ProgressArgument = None,
+    cancel: CancelToken | None = None,
+) -> BridgeResult:
+    """Copy every event from the kept positions to the source's ends, exactly once across the two clusters.
+
+    Args:
+        source: librdkafka properties of the cluster to read.
+        target: librdkafka properties of the cluster to write.
+        source_topic: Topic to read.
+        target_topic: Topic to write; made when absent.
+        job: Name of the job, whose positions are kept on the target. Default: `<source_topic>-to-<target_topic>`.
+        transform: `millpond.PRODUCT_VIEWS`, its name, or None to keep every byte.
+        shard: `(i, n)`: this run takes the lanes with lane % n == i; or a list of such pairs.
+        start: Where a partition without position begins: "earliest" (default), "latest", or a time (datetime, or
+            milliseconds since 1970).
+        max_events: Read at most so many events.
+        max_seconds: End after so many seconds.
+        dead_letter_topic: Default `<target_topic>.dead_letters`; None: the first dead letter is a `DataError`. Dead
+            letters hold the raw, untransformed bytes.
+        max_dead_letters: More of them in one run are a `DataError`.
+        on_gap: "fail": a gap between position and log is a `PositionError`.
+        target_retention: Retention (seconds or timedelta) of a target topic that we make. Default: unlimited.
+        allow: Checks of an existing target topic that are waived: log_append_time, compaction, retention.
+        progress: True draws a bar; a callable gets a `Progress` at most ten times a second.
+        cancel: Its `cancel()` ends the run at a clean boundary with `Cancelled`.
+
+    Raises:
+        ConfigError, ExternalError, FencedError, PositionError, DataError, Cancelled, BugError: see `millpond.errors`.
+    """
+    if isinstance(transform, str) and transform == "product_views":
+        transform = ProductViews()
+    settings = {
+        "source": _mapping("source", source),
+        "target": _mapping("target", target),
+        "source_topic": source_topic,
+        "target_topic": target_topic,
+        "job": job,
+        "transform": transform.to_dict() if isinstance(transform, ProductViews) else transform,
+        "shard": shard,
+        "start": _time(start),
+        "max_events": max_events,
+        "max_seconds": max_seconds,
+        "max_dead_letters": max_dead_letters,
+        "on_gap": on_gap,
+        "target_retention": _milliseconds(target_retention),
+        "allow": list(allow),
+    }
+    if dead_letter_topic is not _DEFAULT:
+        settings["dead_letter_topic"] = dead_letter_topic
+    with _watched("bridge", progress, cancel) as (token, observer):
+        return BridgeResult(json.loads(_native.bridge(_json(settings), token, observer)))
+
+
+def sink(
+    source: Mapping[str, Any],
+    mongo_uri: str,
+    *,
+    topic: str,
+    database: str,
+    collection: str,
+    group_id: str | None = None,
+    batch_size: int = 1000,
+    id: str = "kafka",  # noqa: A002 - the document's field
+    shard: Shard = (0, 1),
+    start: str | int | dt.datetime = "earliest",
+    max_events: int | None = None,
+    max_seconds: float | None = None,
+    max_dead_letters: int | None = None,
+    on_gap: str = "fail",
+    ensure_indexes: bool = True,
+    metadata: str | None = None,
+    in_flight: int | None = None,
+    progress: ProgressArgument = None,
+    cancel: CancelToken | None = None,
+) -> SinkResult:
+    """Store every event from the kept positions to the topic's ends in MongoDB, effectively once.
+
+    Args:
+        source: librdkafka properties of the cluster to read.
+        mongo_uri: MongoDB connection string.
+        topic: Topic to read.
+        database: Database to write.
+        collection: Collection to write; made when absent. Dead letters go to `<collection>_dead_letters`.
+        group_id: Consumer group whose offsets are committed for lag tools. Default: `millpond-<database>.<collection>`.
+        batch_size: Documents per insert.
+        id: "kafka": the `_id` is made of source, partition and offset, so that a rewrite changes nothing.
+        shard: As in `bridge`.
+        start: Where a partition without position begins: "earliest", "latest", "group" (the group's offsets) or a time.
+        max_events: Read at most so many events.
+        max_seconds: End after so many seconds.
+        max_dead_letters: More of them in one run are a `DataError`.
+        on_gap: "fail": a gap between position and log is a `PositionError`.
+        ensure_indexes: Make an index on `timestamp` when absent.
+        metadata: Store topic, partition, offset, timestamp, key and headers under this field.
+        in_flight: Inserts on their way at once. Default: 4.
+        progress: As in `bridge`.
+        cancel: As in `bridge`.
+
+    Raises:
+        ConfigError, ExternalError, PositionError, DataError, Cancelled, BugError: see `millpond.errors`.
+    """
+    settings = {
+        "source": _mapping("source", source),
+        "mongo_uri": mongo_uri,
+        "topic": topic,
+        "database": database,
+        "collection": collection,
+        "group_id": group_id,
+        "batch_size": batch_size,
+        "id": id,
+        "shard": shard,
+        "start": _time(start),
+        "max_events": max_events,
+        "max_seconds": max_seconds,
+        "max_dead_letters": max_dead_letters,
+        "on_gap": on_gap,
+        "ensure_indexes": ensure_indexes,
+        "metadata": metadata,
+        "in_flight": in_flight,
+    }
+    with _watched("sink", progress, cancel) as (token, observer):
+        return SinkResult(json.loads(_native.sink(_json(settings), token, observer)))
+
+
+def aggregate(
+    mongo_uri: str,
+    postgres_dsn: str | None,
+    *,
+    database: str,
+    collection: str,
+    dates: str | dt.date | Sequence[str | dt.date] = "latest",
+    reports: str = PRODUCT_VIEW_REPORTS,
+    time_field: str = "timestamp",
+    engine: str = "native",
+    mode: str = "full",
+    spark: object | None = None,
+    job: str | None = None,
+    lookback_days: int = 0,
+    allow_scan: bool = False,
+    progress: ProgressArgument = None,
+    cancel: CancelToken | None = None,
+) -> AggregateResult:
+    """Make the daily product, country and referrer reports and publish them in one PostgreSQL transaction.
+
+    Args:
+        mongo_uri: MongoDB connection string.
+        postgres_dsn: Any libpq form. None computes and writes nothing.
+        database: Database to read.
+        collection: Collection to read.
+        dates: "latest", "all", a date, a list of dates, or a range "2025-10-01..2025-10-31".
+        reports: The default set; others are not available yet.
+        time_field: The field whose date counts.
+        engine: "native"; Spark is not available yet.
+        mode: "full"; incremental runs are not available yet.
+        spark: Not available yet.
+        job: Name in the ledger. Default: `<database>.<collection>`.
+        lookback_days: With "latest": so many dates before it as well.
+        allow_scan: Read the whole collection when no index begins with `time_field`.
+        progress: As in `bridge`.
+        cancel: As in `bridge`.
+
+    Raises:
+        ConfigError, ExternalError, DataError, Cancelled, BugError: see `millpond.errors`.
+    """
+    if reports != PRODUCT_VIEW_REPORTS:
+        raise ConfigError("reports: only millpond.PRODUCT_VIEW_REPORTS is available yet", "leave it out")
+    if spark is not None:
+        raise ConfigError("spark: not available yet", "leave it out")
+    settings = {
+        "mongo_uri": mongo_uri,
+        "postgres_dsn": postgres_dsn,
+        "database": database,
+        "collection": collection,
+        "dates": _dates(dates),
+        "time_field": time_field,
+        "engine": engine,
+        "mode": mode,
+        "job": job,
+        "lookback_days": lookback_days,
+        "allow_scan": allow_scan,
+    }
+    with _watched("aggregate", progress, cancel) as (token, observer):
+        books, tables = _native.aggregate(_json(settings), token, observer)
+        return AggregateResult(json.loads(books), tables)
+
+
+def _json(settings: dict[str, Any]) -> str:
+    for name, value in settings.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{name}: a value of type {type(value).__name__} cannot be used") from None
+    return json.dumps(settings)
+
+
+def _mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name}: not a mapping of librdkafka properties", "give a dict")
+    return dict(value)
+
+
+def _time(value: str | float | dt.datetime | None) -> Any:  # noqa: ANN401
+    if isinstance(value, dt.datetime):
+        return int(value.timestamp() * 1000)
+    return value
+
+
+def _milliseconds(value: float | dt.timedelta | None) -> int | None:
+    if isinstance(value, dt.timedelta):
+        value = value.total_seconds()
+    return None if value is None else int(value * 1000)
+
+
+def _dates(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dt.datetime):
+        return value.date().isoformat()
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_dates(item) for item in value]
+    return value
+
+
+@contextmanager
+def _watched(
+    verb: str, progress: ProgressArgument, cancel: CancelToken | None
+) -> Iterator[tuple[CancelToken, Callable[[dict[str, Any], list[tuple[int, str]], bool], None]]]:
+    """Yield a token and an observer; a signal whose handler returns cancels the run (I5)."""
+    token = cancel if cancel is not None else CancelToken()
+    logger = logging.getLogger(f"millpond.{verb}")
+    last: dict[str, Any] = {}
+    show: Callable[[Progress], object] | None = progress if callable(progress) else None
+
+    def observer(now: dict[str, Any], lines: list[tuple[int, str]], _ended: bool) -> None:
+        last.update(now)
+        for level, text in lines:
+            logger.log(level, text)
+        if show is not None:
+            show(Progress(**now))
+
+    with _signals(token):
+        try:
+            if progress is True:
+                with bar(verb) as show:
+                    yield token, observer
+            else:
+                yield token, observer
+        except Cancelled as error:
+            error.outcome = last
+            raise
+
+
+@contextmanager
+def _signals(token: CancelToken) -> Iterator[None]:
+    """Make handlers of SIGINT and SIGTERM cancel after they returned; what they raise passes unchanged."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def wrapped(old: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+        def handler(number: int, frame: FrameType | None) -> None:
+            old(number, frame)
+            token.cancel()
+
+        return handler
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        old = signal.getsignal(number)
+        if callable(old):
+            before[number] = old
+            signal.signal(number, wrapped(old))
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

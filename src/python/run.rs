@@ -1,0 +1,161 @@
+//! A verb on a thread of its own, while the caller's thread watches for signals and shows progress (I5).
+//!
+//! The interpreter's lock is held only for that look, ten times a second. Nothing exists before a run or after it, so a
+//! fork between two runs finds nothing to break.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use serde::Serialize;
+
+use super::{arguments, errors, table::Table};
+use crate::control::{Control, Level};
+use crate::error::{Error, Result};
+
+const LOOK: Duration = Duration::from_millis(100);
+/// A run that does not end by then after a stop is left behind: its transaction times out, its positions stand.
+const PATIENCE: Duration = Duration::from_millis(1_900);
+
+/// Asks a run to end at its next clean boundary. `cancel()` only sets a flag: it may come at any time, more than once,
+/// from any thread or signal handler, and with no run at all.
+#[pyclass(frozen, module = "millpond._native")]
+#[derive(Debug, Default)]
+pub struct CancelToken {
+    flag: AtomicBool,
+}
+
+#[pymethods]
+impl CancelToken {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ask the run that was given this token to end.
+    fn cancel(&self) {
+        self.flag.store(true, Ordering::Release);
+    }
+
+    /// Whether `cancel()` was called.
+    #[getter]
+    fn cancelled(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+fn drive<T: Send + 'static>(
+    py: Python<'_>,
+    token: &CancelToken,
+    observer: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Arc<Control>) -> Result<T> + Send + 'static,
+) -> PyResult<T> {
+    let control = Arc::new(Control::default());
+    let (sender, receiver) = mpsc::channel();
+    let theirs = Arc::clone(&control);
+    std::thread::Builder::new()
+        .name("millpond-run".into())
+        .spawn(move || {
+            // The receiver is gone only when the caller gave up waiting.
+            let _ = sender.send(work(&theirs));
+        })
+        .map_err(|error| errors::raise(py, &Error::external("start a thread").because(error)))?;
+    let receiver = std::sync::Mutex::new(receiver);
+    let wait = |time: Duration| {
+        py.detach(|| receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv_timeout(time))
+    };
+    let mut stopping: Option<Instant> = None;
+    loop {
+        match wait(LOOK) {
+            Ok(outcome) => {
+                observe(py, &control, observer, true)?;
+                // A handler may have run in this very moment: its exception wins over a result (never success).
+                py.check_signals()?;
+                return outcome.map_err(|error| errors::raise(py, &error));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(errors::raise(py, &Error::bug("the run's thread panicked")));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Err(raised) = py.check_signals().and_then(|()| observe(py, &control, observer, false)) {
+            control.stop();
+            let _ = wait(PATIENCE);
+            return Err(raised);
+        }
+        if token.cancelled() {
+            control.stop();
+        }
+        if control.stopping() && stopping.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return Err(errors::raise(py, &Error::cancelled("stopped on request; a server still had not answered")));
+        }
+    }
+}
+
+fn observe(py: Python<'_>, control: &Control, observer: Option<&Bound<'_, PyAny>>, last: bool) -> PyResult<()> {
+    let Some(observer) = observer else { return Ok(()) };
+    let lines: Vec<(i32, String)> = control
+        .take_lines()
+        .into_iter()
+        .map(|line| {
+            let level = match line.level {
+                Level::Debug => 10,
+                Level::Info => 20,
+                Level::Warning => 30,
+                Level::Error => 40,
+            };
+            (level, line.text)
+        })
+        .collect();
+    let now = control.progress();
+    let progress = PyDict::new(py);
+    progress.set_item("read", now.read)?;
+    progress.set_item("written", now.written)?;
+    progress.set_item("dead_lettered", now.dead_lettered)?;
+    progress.set_item("total", now.total)?;
+    progress.set_item("seconds", now.seconds)?;
+    observer.call1((progress, lines, last)).map(drop)
+}
+
+fn text(py: Python<'_>, value: &impl Serialize) -> PyResult<String> {
+    serde_json::to_string(value).map_err(|error| errors::raise(py, &Error::bug("write a result").because(error)))
+}
+
+/// Run a bridge with the settings of a JSON object; return its books as one.
+#[pyfunction]
+#[pyo3(signature = (settings, token, observer=None))]
+pub fn bridge(py: Python<'_>, settings: &str, token: &CancelToken, observer: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
+    let settings = arguments::bridge(settings).map_err(|error| errors::raise(py, &error))?;
+    let result = drive(py, token, observer, move |control| crate::bridge::bridge(&settings, control))?;
+    text(py, &result)
+}
+
+/// Run a sink with the settings of a JSON object; return its books as one.
+#[pyfunction]
+#[pyo3(signature = (settings, token, observer=None))]
+pub fn sink(py: Python<'_>, settings: &str, token: &CancelToken, observer: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
+    let settings = arguments::sink(settings).map_err(|error| errors::raise(py, &error))?;
+    let result = drive(py, token, observer, move |control| crate::sink::sink(&settings, control))?;
+    text(py, &result)
+}
+
+/// Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name.
+#[pyfunction]
+#[pyo3(signature = (settings, token, observer=None))]
+pub fn aggregate<'py>(
+    py: Python<'py>,
+    settings: &str,
+    token: &CancelToken,
+    observer: Option<&Bound<'py, PyAny>>,
+) -> PyResult<(String, Bound<'py, PyDict>)> {
+    let settings = arguments::aggregate(settings).map_err(|error| errors::raise(py, &error))?;
+    let result = drive(py, token, observer, move |control| crate::aggregate::aggregate(&settings, control))?;
+    let tables = PyDict::new(py);
+    for (name, frame) in result.tables {
+        tables.set_item(name, Table::new(frame))?;
+    }
+    Ok((text(py, &result.books)?, tables))
+}
