@@ -127,7 +127,13 @@ pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: 
 pub fn init(run: &Run, id: &str) -> Result<Transactions> {
     let queue = (64 * 1024 / run.lanes).max(4 * 1024);
     let topics = &run.target_topics;
-    Transactions::init(&run.target, id, queue, (topics.max_bytes, topics.dead_letter_max_bytes.max(topics.max_bytes)), &run.control)
+    Transactions::init(
+        &run.target,
+        id,
+        queue,
+        (topics.max_bytes, topics.dead_letter_max_bytes.max(topics.max_bytes)),
+        &run.control,
+    )
 }
 
 /// After a doubtful commit: the kept positions, not we, say whether it happened.
@@ -138,7 +144,8 @@ fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) ->
         let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition };
         found.get(&key)
     };
-    let happened = pending.kept.iter().any(|(partition, new)| kept(*partition).is_some_and(|kept| kept.next >= new.next));
+    let happened =
+        pending.kept.iter().any(|(partition, new)| kept(*partition).is_some_and(|kept| kept.next >= new.next));
     if happened {
         let complete = pending.kept.iter().all(|(p, new)| kept(*p).is_some_and(|kept| kept.next == new.next));
         if !complete {
@@ -201,7 +208,13 @@ fn assign(run: &Run, parts: &[Part]) -> Result<BaseConsumer<Context>> {
 
 /// The loop: read, transform, write, positions, commit. A transaction holds events, dead letters and positions, or
 /// none of them (I2).
-fn copy(run: &Run, transactions: &mut Transactions, parts: &mut [Part], books: &mut Books, pending: &mut Pending) -> Result<End> {
+fn copy(
+    run: &Run,
+    transactions: &mut Transactions,
+    parts: &mut [Part],
+    books: &mut Books,
+    pending: &mut Pending,
+) -> Result<End> {
     for part in parts.iter_mut() {
         part.finished = part.kept.next >= part.end;
     }
@@ -227,7 +240,10 @@ fn copy(run: &Run, transactions: &mut Transactions, parts: &mut [Part], books: &
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("bridge.before_commit");
             if let Commit::Doubtful(why) = transactions.commit()? {
-                return Err(Error::external(format!("target: commit of a lane of job positions {}: {why}", run.positions_topic)));
+                return Err(Error::external(format!(
+                    "target: commit of a lane of job positions {}: {why}",
+                    run.positions_topic
+                )));
             }
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("bridge.after_commit");
@@ -283,14 +299,20 @@ fn fill(
                 None => {
                     if quiet_since.elapsed() > Duration::from_secs(30) {
                         let told = consumer.context().last_error().unwrap_or_default();
-                        return Err(Error::external(format!("source: topic {} does not answer: {told}", run.source_topic.name)));
+                        return Err(Error::external(format!(
+                            "source: topic {} does not answer: {told}",
+                            run.source_topic.name
+                        )));
                     }
                     break;
                 }
                 Some(Ok(message)) => {
                     quiet_since = Instant::now();
                     let Some(part) = parts.iter_mut().find(|part| part.partition == message.partition()) else {
-                        return Err(Error::bug(format!("bridge: an event of foreign partition {}", message.partition())));
+                        return Err(Error::bug(format!(
+                            "bridge: an event of foreign partition {}",
+                            message.partition()
+                        )));
                     };
                     if part.finished {
                         continue;
@@ -359,7 +381,9 @@ fn consumed(run: &Run, error: &KafkaError) -> Error {
                 .hint("raise the source's retention; `start=` adopts a new beginning")
                 .because(error.clone())
         }
-        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Error::config(what).hint("grant READ on it").because(error.clone()),
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            Error::config(what).hint("grant READ on it").because(error.clone())
+        }
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
             Error::external(what).hint("was the topic deleted meanwhile?").because(error.clone())
         }
@@ -408,7 +432,8 @@ fn write_positions(run: &Run, transactions: &Transactions, pending: &Pending) ->
         let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition: *partition };
         let key = serde_json::to_vec(&key).map_err(|error| Error::bug("bridge: write a position").because(error))?;
         let value = serde_json::to_vec(kept).map_err(|error| Error::bug("bridge: write a position").because(error))?;
-        let position = BaseRecord::<[u8], [u8]>::to(&run.positions_topic).partition(*partition).key(&key).payload(&value);
+        let position =
+            BaseRecord::<[u8], [u8]>::to(&run.positions_topic).partition(*partition).key(&key).payload(&value);
         record::send(transactions, position, &run.control)?;
     }
     Ok(())

@@ -117,7 +117,11 @@ fn init_lanes(run: &Arc<Run>, lanes: &[u32]) -> Result<BTreeMap<u32, Transaction
 type Lane = (Vec<Part>, Books, Result<()>);
 
 /// Runs the lanes to their ends; the first error stops the others at a clean boundary.
-fn drive(run: &Arc<Run>, producers: BTreeMap<u32, Transactions>, parts: Vec<Part>) -> Result<(String, Vec<Part>, Books)> {
+fn drive(
+    run: &Arc<Run>,
+    producers: BTreeMap<u32, Transactions>,
+    parts: Vec<Part>,
+) -> Result<(String, Vec<Part>, Books)> {
     let (sender, receiver) = mpsc::channel::<Lane>();
     let mut open = 0;
     let stop_lanes = Arc::clone(&run.control);
@@ -150,7 +154,9 @@ fn drive(run: &Arc<Run>, producers: BTreeMap<u32, Transactions>, parts: Vec<Part
                     stop_lanes.stop();
                     // A lane that stopped because of another's failure is not the cause.
                     let echo = error.domain == crate::error::Domain::Cancelled;
-                    if failure.is_none() || (!echo && failure.as_ref().is_some_and(|f| f.domain == crate::error::Domain::Cancelled)) {
+                    if failure.is_none()
+                        || (!echo && failure.as_ref().is_some_and(|f| f.domain == crate::error::Domain::Cancelled))
+                    {
                         failure = Some(error);
                     }
                 }
@@ -161,7 +167,8 @@ fn drive(run: &Arc<Run>, producers: BTreeMap<u32, Transactions>, parts: Vec<Part
             }
         }
         if run.control.stopping() && stopping_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return Err(failure.unwrap_or_else(|| Error::cancelled("bridge: stopped on request; a lane still waits for a broker")));
+            return Err(failure
+                .unwrap_or_else(|| Error::cancelled("bridge: stopped on request; a lane still waits for a broker")));
         }
     }
     if let Some(failure) = failure {
@@ -206,7 +213,8 @@ fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Book
         .collect();
     let held_back = positions.iter().map(|position| position.held_back).sum();
     if held_back > 0 {
-        warnings.push(format!("topic {}: {held_back} offsets are held back by open transactions", run.source_topic.name));
+        warnings
+            .push(format!("topic {}: {held_back} offsets are held back by open transactions", run.source_topic.name));
     }
     BridgeResult {
         job: run.settings.job_name(),

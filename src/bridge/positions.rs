@@ -72,8 +72,10 @@ pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control)
     }
     let policy = cluster.topic_settings(name)?.remove("cleanup.policy").unwrap_or_default();
     if policy != "compact" {
-        return Err(Error::config(format!("target: topic {name} has cleanup.policy={policy}: positions would be deleted"))
-            .hint(format!("set cleanup.policy=compact on {name}")));
+        return Err(Error::config(format!(
+            "target: topic {name} has cleanup.policy={policy}: positions would be deleted"
+        ))
+        .hint(format!("set cleanup.policy=compact on {name}")));
     }
     Ok(())
 }
@@ -91,7 +93,9 @@ pub fn read(cluster: &Cluster, name: &str, partitions: &[i32], control: &Control
     let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS) + Duration::from_secs(60);
     loop {
         let stable = cluster.offsets(name, partitions, Spec::Latest, true)?;
-        let Some(((partition, _), _)) = high.iter().zip(&stable).find(|(high, stable)| stable.1 < high.1) else { break };
+        let Some(((partition, _), _)) = high.iter().zip(&stable).find(|(high, stable)| stable.1 < high.1) else {
+            break;
+        };
         if Instant::now() > deadline {
             return Err(Error::external(format!("{what}: a transaction on partition {partition} stays open"))
                 .hint("an older run's transaction hangs: kafka-transactions.sh find-hanging names it"));
@@ -103,9 +107,13 @@ pub fn read(cluster: &Cluster, name: &str, partitions: &[i32], control: &Control
         let (Some(key), Some(value)) = (message.key(), message.payload()) else { return Ok(true) };
         let parsed = serde_json::from_slice(key).and_then(|key: Key| Ok((key, serde_json::from_slice(value)?)));
         let (key, kept) = parsed.map_err(|error| {
-            Error::position(format!("{what}: partition {} offset {} is no position", message.partition(), message.offset()))
-                .hint("another program writes to this topic, or a newer millpond did: use another job name")
-                .because(error)
+            Error::position(format!(
+                "{what}: partition {} offset {} is no position",
+                message.partition(),
+                message.offset()
+            ))
+            .hint("another program writes to this topic, or a newer millpond did: use another job name")
+            .because(error)
         })?;
         found.insert(key, kept);
         Ok(true)

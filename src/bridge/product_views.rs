@@ -136,7 +136,8 @@ fn string(name: &str, value: &[u8], token: &Token, out: &mut Vec<u8>) -> Result<
         }
         Kind::String => {
             let mut decoded = Vec::with_capacity(raw.len());
-            text::decode(raw, &mut decoded).map_err(|letter| DeadLetter::new(letter.reason, format!("{name}: {}", letter.detail)))?;
+            text::decode(raw, &mut decoded)
+                .map_err(|letter| DeadLetter::new(letter.reason, format!("{name}: {}", letter.detail)))?;
             text::encode(&decoded, out);
         }
         Kind::Number => {
@@ -189,7 +190,11 @@ mod tests {
                 r#""local_time":null,"remote_ip":"1.2.3.4","timestamp":"2025-10-31T03:23:20Z"}"#
             ))
         );
-        assert!(stored(r#"{"product_id":"\u0041\u000a\u001f\/\"é"}"#).expect("kept").starts_with("{\"product_id\":\"A\\n\\u001f/\\\"é\","));
+        assert!(
+            stored(r#"{"product_id":"\u0041\u000a\u001f\/\"é"}"#)
+                .expect("kept")
+                .starts_with("{\"product_id\":\"A\\n\\u001f/\\\"é\",")
+        );
     }
 
     #[test]
@@ -209,9 +214,18 @@ mod tests {
             assert_eq!(timestamp(raw), Err(Reason::TimeUnit), "{raw}");
         }
         for raw in [
-            "\"\"", "\"2025-10-31\"", "\"2025-10-31T03:22:11\"", "\"2025-10-31T03:22:60Z\"", "\"2025-02-29T00:00:00Z\"",
-            "\"0000-12-31T00:00:00Z\"", "\"0001-01-01T00:00:00+00:01\"", "\"9999-12-31T23:59:59-00:01\"",
-            "\"2025-10-31T03:22:11.1234567890Z\"", "\"2025-10-31T03:22:11+24:00\"", "\"2025-10-31T03:22:11.Z\"", "\"N/A\"",
+            "\"\"",
+            "\"2025-10-31\"",
+            "\"2025-10-31T03:22:11\"",
+            "\"2025-10-31T03:22:60Z\"",
+            "\"2025-02-29T00:00:00Z\"",
+            "\"0000-12-31T00:00:00Z\"",
+            "\"0001-01-01T00:00:00+00:01\"",
+            "\"9999-12-31T23:59:59-00:01\"",
+            "\"2025-10-31T03:22:11.1234567890Z\"",
+            "\"2025-10-31T03:22:11+24:00\"",
+            "\"2025-10-31T03:22:11.Z\"",
+            "\"N/A\"",
         ] {
             assert_eq!(timestamp(raw), Err(Reason::BadTime), "{raw}");
         }

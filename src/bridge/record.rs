@@ -38,7 +38,8 @@ pub(crate) fn now_ms() -> i64 {
 /// # Errors
 /// `Config` naming the topic and both ages.
 pub fn refuse_expired(target: &Target, message: &BorrowedMessage<'_>) -> Result<()> {
-    let (Some(retention), Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time)) = (target.retention_ms, message.timestamp())
+    let (Some(retention), Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time)) =
+        (target.retention_ms, message.timestamp())
     else {
         return Ok(());
     };
@@ -56,7 +57,12 @@ pub fn refuse_expired(target: &Target, message: &BorrowedMessage<'_>) -> Result<
 }
 
 /// Decides what becomes of an event.
-pub fn decide<'a>(target: &Target, transform: &Ready, message: &'a BorrowedMessage<'_>, scratch: &'a mut Vec<u8>) -> Copy<'a> {
+pub fn decide<'a>(
+    target: &Target,
+    transform: &Ready,
+    message: &'a BorrowedMessage<'_>,
+    scratch: &'a mut Vec<u8>,
+) -> Copy<'a> {
     if let Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) = message.timestamp() {
         let age = now_ms().saturating_sub(time);
         // librdkafka sends "now" for a timestamp of 0, and the broker refuses what lies outside the topic's limits.
@@ -145,8 +151,14 @@ pub fn send(transactions: &Transactions, record: BaseRecord<'_, [u8], [u8]>, con
 ///
 /// # Errors
 /// `Data` when there is no such topic or too many letters; as [`send`].
-pub fn dead_letter(run: &Run, transactions: &Transactions, message: &BorrowedMessage<'_>, letter: &DeadLetter) -> Result<()> {
-    let place = format!("topic {} partition {} offset {}", run.source_topic.name, message.partition(), message.offset());
+pub fn dead_letter(
+    run: &Run,
+    transactions: &Transactions,
+    message: &BorrowedMessage<'_>,
+    letter: &DeadLetter,
+) -> Result<()> {
+    let place =
+        format!("topic {} partition {} offset {}", run.source_topic.name, message.partition(), message.offset());
     let count = run.dead_letters.fetch_add(1, Ordering::AcqRel) + 1;
     let Some(topic) = &run.target_topics.dead_letters else {
         return Err(Error::data(format!("bridge: {place}: {}: {}", letter.reason.as_str(), letter.detail))
@@ -155,8 +167,11 @@ pub fn dead_letter(run: &Run, transactions: &Transactions, message: &BorrowedMes
     if let Some(most) = run.settings.max_dead_letters
         && count > most
     {
-        return Err(Error::data(format!("bridge: more than {most} dead letters; the next is {place}: {}", letter.reason.as_str()))
-            .hint("look at the dead-letter topic, then raise max_dead_letters"));
+        return Err(Error::data(format!(
+            "bridge: more than {most} dead letters; the next is {place}: {}",
+            letter.reason.as_str()
+        ))
+        .hint("look at the dead-letter topic, then raise max_dead_letters"));
     }
     let mut headers = message.headers().map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach);
     let told = format!("{}: {}", letter.reason.as_str(), letter.detail);
@@ -172,7 +187,8 @@ pub fn dead_letter(run: &Run, transactions: &Transactions, message: &BorrowedMes
         headers = headers.insert(Header { key, value: Some(value) });
     }
     let partition = message.partition() % topic.partitions;
-    let mut record = BaseRecord::<[u8], [u8]>::to(&topic.name).partition(partition).headers(headers).timestamp(now_ms());
+    let mut record =
+        BaseRecord::<[u8], [u8]>::to(&topic.name).partition(partition).headers(headers).timestamp(now_ms());
     if let Some(key) = message.key() {
         record = record.key(key);
     }

@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 
-
 pub use crate::kafka::Properties;
 
 /// Where a partition begins that has no kept position.

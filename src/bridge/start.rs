@@ -21,7 +21,11 @@ pub fn parts(run: &Run, target_held_events: bool) -> Result<Vec<Part>> {
     if let Some(foreign) = kept.keys().find(|key| key.cluster != run.source.id || key.topic != run.source_topic.name) {
         return Err(Error::position(format!(
             "bridge: job {} keeps positions of topic {} on cluster {}, the source is topic {} on cluster {}",
-            run.settings.job_name(), foreign.topic, foreign.cluster, run.source_topic.name, run.source.id
+            run.settings.job_name(),
+            foreign.topic,
+            foreign.cluster,
+            run.source_topic.name,
+            run.source.id
         ))
         .hint("a job has one source: give another job= for this one"));
     }
@@ -37,7 +41,8 @@ pub fn parts(run: &Run, target_held_events: bool) -> Result<Vec<Part>> {
     let ends = run.source.ends(&run.source_topic.name, &mine)?;
     let mut parts = Vec::with_capacity(mine.len());
     for end in &ends {
-        let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition: end.partition };
+        let key =
+            Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition: end.partition };
         let part = match kept.get(&key) {
             Some(kept) => resume(run, end, kept)?,
             None => begin(run, end)?,
@@ -68,21 +73,39 @@ fn part(end: &PartitionEnds, kept: Kept) -> Part {
 fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<Part> {
     let place = format!("topic {} partition {}", run.source_topic.name, end.partition);
     let on = "two ways on: start again under another job= with start=\"earliest\", or restore the topic";
-    same(&place, "source topic", &run.source_topic.name, kept.source_topic_id.as_deref(), run.source_topic.id.as_deref(), run)?;
+    same(
+        &place,
+        "source topic",
+        &run.source_topic.name,
+        kept.source_topic_id.as_deref(),
+        run.source_topic.id.as_deref(),
+        run,
+    )?;
     let target = &run.target_topics.topic;
     if kept.target_topic != target.name {
-        return Err(Error::position(format!("bridge: {place}: the job wrote to topic {}, not {}", kept.target_topic, target.name))
-            .hint("a job has one target: give another job= for this one"));
+        return Err(Error::position(format!(
+            "bridge: {place}: the job wrote to topic {}, not {}",
+            kept.target_topic, target.name
+        ))
+        .hint("a job has one target: give another job= for this one"));
     }
     same(&place, "target topic", &target.name, kept.target_topic_id.as_deref(), target.id.as_deref(), run)?;
     if let Some(letters) = &run.target_topics.dead_letters
         && kept.dead_letter_topic.as_deref() == Some(&letters.name)
     {
-        same(&place, "dead-letter topic", &letters.name, kept.dead_letter_topic_id.as_deref(), letters.id.as_deref(), run)?;
+        same(
+            &place,
+            "dead-letter topic",
+            &letters.name,
+            kept.dead_letter_topic_id.as_deref(),
+            letters.id.as_deref(),
+            run,
+        )?;
     }
     if kept.next < end.start {
         return Err(Error::position(format!(
-            "bridge: {place}: offsets {}..{} were deleted before they were read", kept.next, end.start
+            "bridge: {place}: offsets {}..{} were deleted before they were read",
+            kept.next, end.start
         ))
         .hint(on));
     }
@@ -112,7 +135,8 @@ fn same(place: &str, what: &str, name: &str, kept: Option<&str>, found: Option<&
         ))
         .hint("its older events are gone: start again under another job=, or restore the topic")),
         (None, _) | (_, None) => {
-            run.control.log(Level::Warning, format!("bridge: {place}: {what} {name} has no id: a recreation would go unseen"));
+            run.control
+                .log(Level::Warning, format!("bridge: {place}: {what} {name} has no id: a recreation would go unseen"));
             Ok(())
         }
         _ => Ok(()),

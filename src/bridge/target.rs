@@ -59,8 +59,10 @@ pub fn prepare(
     if target.find_topic(name)?.is_none() {
         let kept = settings.target_retention_ms;
         if kept >= 0 && (source_retention < 0 || kept < source_retention) {
-            return Err(Error::config(format!("target_retention: {kept} ms is below the source's {source_retention} ms"))
-                .hint("unread events could vanish: leave it out (unlimited) or raise it"));
+            return Err(Error::config(format!(
+                "target_retention: {kept} ms is below the source's {source_retention} ms"
+            ))
+            .hint("unread events could vanish: leave it out (unlimited) or raise it"));
         }
         let retention = kept.to_string();
         let max = source_max.max(1_048_588).to_string();
@@ -96,8 +98,10 @@ fn check(settings: &BridgeSettings, name: &str, found: &BTreeMap<String, String>
     let allowed = |what: &str| settings.allow.iter().any(|allowed| allowed == what);
     let value = |key: &str| found.get(key).map_or("", String::as_str);
     if value("message.timestamp.type") == "LogAppendTime" && !allowed("log_append_time") {
-        return Err(Error::config(format!("target: topic {name} stamps records anew (message.timestamp.type=LogAppendTime)"))
-            .hint("set CreateTime on it, or allow=[\"log_append_time\"]"));
+        return Err(Error::config(format!(
+            "target: topic {name} stamps records anew (message.timestamp.type=LogAppendTime)"
+        ))
+        .hint("set CreateTime on it, or allow=[\"log_append_time\"]"));
     }
     if value("cleanup.policy").contains("compact") && !allowed("compaction") {
         return Err(Error::config(format!("target: topic {name} is compacted: older events of a key would vanish"))
@@ -106,7 +110,13 @@ fn check(settings: &BridgeSettings, name: &str, found: &BTreeMap<String, String>
     Ok(())
 }
 
-fn prepare_dead_letters(name: &str, source_max: i64, partitions: i32, target: &Cluster, control: &Control) -> Result<Topic> {
+fn prepare_dead_letters(
+    name: &str,
+    source_max: i64,
+    partitions: i32,
+    target: &Cluster,
+    control: &Control,
+) -> Result<Topic> {
     let needed = source_max + HEADROOM;
     if target.find_topic(name)?.is_none() {
         let max = needed.to_string();

@@ -80,7 +80,15 @@ fn write(seconds: i64, fraction: &[u8], out: &mut Vec<u8>) -> Result<(), DeadLet
         return Err(bad("more than 9 fraction digits"));
     }
     let clock = seconds.rem_euclid(DAY);
-    let text = [(year / 100, b'"'), (year % 100, 0), (month, b'-'), (day, b'-'), (clock / 3_600, b'T'), (clock / 60 % 60, b':'), (clock % 60, b':')];
+    let text = [
+        (year / 100, b'"'),
+        (year % 100, 0),
+        (month, b'-'),
+        (day, b'-'),
+        (clock / 3_600, b'T'),
+        (clock / 60 % 60, b':'),
+        (clock % 60, b':'),
+    ];
     for (number, before) in text {
         if before != 0 {
             out.push(before);
@@ -154,7 +162,8 @@ pub fn from_wall_clock(text: &[u8], zone: &jiff::tz::TimeZone, out: &mut Vec<u8>
     if fraction.len() > 9 {
         return false;
     }
-    let Ok(wall) = jiff::Timestamp::from_second(seconds).map(|instant| jiff::tz::TimeZone::UTC.to_datetime(instant)) else {
+    let Ok(wall) = jiff::Timestamp::from_second(seconds).map(|instant| jiff::tz::TimeZone::UTC.to_datetime(instant))
+    else {
         return false;
     };
     let Ok(instant) = zone.to_ambiguous_zoned_datetime(wall).compatible() else { return false };

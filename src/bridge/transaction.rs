@@ -57,7 +57,8 @@ impl Transactions {
                 Err(KafkaError::Transaction(error)) => {
                     if matches!(
                         error.code(),
-                        RDKafkaErrorCode::TransactionalIdAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed
+                        RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                            | RDKafkaErrorCode::ClusterAuthorizationFailed
                     ) {
                         return Err(Error::config(what)
                             .hint("grant WRITE and DESCRIBE on TransactionalId with the prefix millpond-")
@@ -67,7 +68,9 @@ impl Transactions {
                         return Err(Error::external(what).because(KafkaError::Transaction(error)));
                     }
                     if is_fence(error.code()) {
-                        return Err(Error::fenced(what).hint("another run of this job took over").because(KafkaError::Transaction(error)));
+                        return Err(Error::fenced(what)
+                            .hint("another run of this job took over")
+                            .because(KafkaError::Transaction(error)));
                     }
                     control.sleep(&what, Duration::from_millis(50))?;
                 }
@@ -127,11 +130,15 @@ impl Transactions {
         let refused = self.producer.context().refused();
         if let Some((code, place)) = refused {
             match code {
-                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord => {
+                RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::InvalidTimestamp
+                | RDKafkaErrorCode::InvalidRecord => {
                     return Error::data(format!("{what}: the broker refused a record for {place}")).because(error);
                 }
                 RDKafkaErrorCode::TopicAuthorizationFailed => {
-                    return Error::config(format!("{what}: not allowed to write {place}")).hint("grant WRITE on it").because(error);
+                    return Error::config(format!("{what}: not allowed to write {place}"))
+                        .hint("grant WRITE on it")
+                        .because(error);
                 }
                 _ => {}
             }
@@ -145,7 +152,9 @@ impl Transactions {
             if self.confirmed.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
                 return Error::external(what).hint("the transaction outlived its time-out: retry").because(error);
             }
-            return Error::fenced(what).hint("another run of this job took over; this one ends without harm").because(error);
+            return Error::fenced(what)
+                .hint("another run of this job took over; this one ends without harm")
+                .because(error);
         }
         Error::external(what).hint("the cluster was busy or a broker restarted: retry").because(error)
     }

@@ -128,7 +128,11 @@ impl Tape {
             loop {
                 scan.blank();
                 let Some((object, _)) = self.open.last().copied() else {
-                    return if scan.at == bytes.len() { Ok(deepest) } else { Err(invalid(scan.at, "text after the value")) };
+                    return if scan.at == bytes.len() {
+                        Ok(deepest)
+                    } else {
+                        Err(invalid(scan.at, "text after the value"))
+                    };
                 };
                 match scan.peek() {
                     Some(b',') => {
@@ -223,7 +227,11 @@ fn repeated<'a>(keys: &[(&'a [u8], bool)]) -> Option<&'a [u8]> {
         return keys.iter().find(|(key, _)| !seen.insert(text::code_units(key))).map(|(key, _)| *key);
     }
     if keys.len() <= FEW_KEYS {
-        return keys.iter().enumerate().find(|(i, (key, _))| keys[..*i].iter().any(|(k, _)| k == key)).map(|(_, (key, _))| *key);
+        return keys
+            .iter()
+            .enumerate()
+            .find(|(i, (key, _))| keys[..*i].iter().any(|(k, _)| k == key))
+            .map(|(_, (key, _))| *key);
     }
     let mut seen = HashSet::with_capacity(keys.len());
     keys.iter().find(|(key, _)| !seen.insert(*key)).map(|(key, _)| *key)
@@ -328,7 +336,8 @@ fn plain(bytes: &[u8]) -> usize {
     for chunk in bytes.chunks_exact(8) {
         let word = u64::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7]]);
         let zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGH;
-        let special = zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c)) | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
+        let special =
+            zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c)) | (word.wrapping_sub(ONES * 0x20) & !word & HIGH);
         if special != 0 {
             return at + (special.trailing_zeros() / 8) as usize;
         }
@@ -351,15 +360,47 @@ mod tests {
     #[test]
     fn grammar_shapes() {
         for good in [
-            r"{}", r#" {"a" : [1, -0.5e+3, true, false, null, "\u00e9\n"] } "#, r#"{"":{"":[]}}"#, r#"{"a":0}"#, "{\"a\":\"\u{7f}\u{e9}\"}",
-            r#"{"a":1E400}"#, r#"{"a":"\ud800"}"#,
+            r"{}",
+            r#" {"a" : [1, -0.5e+3, true, false, null, "\u00e9\n"] } "#,
+            r#"{"":{"":[]}}"#,
+            r#"{"a":0}"#,
+            "{\"a\":\"\u{7f}\u{e9}\"}",
+            r#"{"a":1E400}"#,
+            r#"{"a":"\ud800"}"#,
         ] {
             assert_eq!(reason(good.as_bytes()), None, "{good}");
         }
         for bad in [
-            " ", "{", "}", "{]", "[}", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, r"{,}", r#"{"a":01}"#, r#"{"a":1.}"#, r#"{"a":.5}"#,
-            r#"{"a":+1}"#, r#"{"a":-}"#, r#"{"a":1e}"#, r#"{"a":tru}"#, r#"{"a":"\x"}"#, r#"{"a":"\u12g4"}"#, "{\"a\":\"\n\"}", r#"{"a":1}x"#,
-            r#"{'a':1}"#, r#"{a:1}"#, r#"{"a":NaN}"#, "[1,]", "\u{feff}{}", r#"{"a":1"#, r#"{"a":"#, "{\"a\":\"\0\"}", r#"{"a":1}{}"#, "[1 2]",
+            " ",
+            "{",
+            "}",
+            "{]",
+            "[}",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r"{,}",
+            r#"{"a":01}"#,
+            r#"{"a":1.}"#,
+            r#"{"a":.5}"#,
+            r#"{"a":+1}"#,
+            r#"{"a":-}"#,
+            r#"{"a":1e}"#,
+            r#"{"a":tru}"#,
+            r#"{"a":"\x"}"#,
+            r#"{"a":"\u12g4"}"#,
+            "{\"a\":\"\n\"}",
+            r#"{"a":1}x"#,
+            r#"{'a':1}"#,
+            r#"{a:1}"#,
+            r#"{"a":NaN}"#,
+            "[1,]",
+            "\u{feff}{}",
+            r#"{"a":1"#,
+            r#"{"a":"#,
+            "{\"a\":\"\0\"}",
+            r#"{"a":1}{}"#,
+            "[1 2]",
         ] {
             assert_eq!(reason(bad.as_bytes()), Some(Reason::InvalidJson), "{bad}");
         }

@@ -133,13 +133,19 @@ pub fn list_offsets<C: ClientContext>(
 ///
 /// # Errors
 /// The broker's words.
-pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Result<Option<String>, String> {
+pub fn topic_id<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<String>, String> {
     let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
     // SAFETY: as in `list_offsets`.
     unsafe {
         let mut names = [name.as_ptr()];
-        let topics =
-            freed(sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1), sys::rd_kafka_TopicCollection_destroy)?;
+        let topics = freed(
+            sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1),
+            sys::rd_kafka_TopicCollection_destroy,
+        )?;
         let answer = ask(
             client,
             sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
@@ -158,7 +164,8 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
             return Err(text(sys::rd_kafka_error_string(error)));
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(*descriptions);
-        let zero = sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0;
+        let zero =
+            sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0;
         Ok((!zero).then(|| text(sys::rd_kafka_Uuid_base64str(id))))
     }
 }

@@ -48,26 +48,72 @@ const MADE: &[&str] = &["transactional.id", "transaction.timeout.ms"];
 
 /// Properties that users set and that have no default to be listed by.
 const WITHOUT_DEFAULT: &[&str] = &[
-    "bootstrap.servers", "sasl.username", "sasl.password", "sasl.mechanism", "ssl.ca.location", "ssl.ca.pem",
-    "ssl.certificate.location", "ssl.key.location", "ssl.key.password", "sasl.oauthbearer.config",
-    "sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret", "sasl.oauthbearer.token.endpoint.url", "group.id",
+    "bootstrap.servers",
+    "sasl.username",
+    "sasl.password",
+    "sasl.mechanism",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.key.password",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.token.endpoint.url",
+    "group.id",
 ];
 
 /// Only one side knows them; librdkafka itself would warn at every client.
 const CONSUMER_ONLY: &[&str] = &[
-    "enable.auto.commit", "enable.auto.offset.store", "isolation.level", "auto.offset.reset", "enable.partition.eof",
-    "group.id", "group.instance.id", "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms",
-    "auto.commit.interval.ms", "partition.assignment.strategy", "queued.min.messages", "queued.max.messages.kbytes",
-    "check.crcs", "group.protocol", "group.remote.assignor", "coordinator.query.interval.ms",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "isolation.level",
+    "auto.offset.reset",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "auto.commit.interval.ms",
+    "partition.assignment.strategy",
+    "queued.min.messages",
+    "queued.max.messages.kbytes",
+    "check.crcs",
+    "group.protocol",
+    "group.remote.assignor",
+    "coordinator.query.interval.ms",
 ];
 const CONSUMER_PREFIX: &str = "fetch.";
 const PRODUCER_ONLY: &[&str] = &[
-    "enable.idempotence", "acks", "request.required.acks", "enable.gapless.guarantee", "linger.ms",
-    "queue.buffering.max.ms", "queue.buffering.max.messages", "queue.buffering.max.kbytes", "batch.size",
-    "batch.num.messages", "compression.codec", "compression.type", "compression.level", "message.timeout.ms",
-    "delivery.timeout.ms", "request.timeout.ms", "retries", "message.send.max.retries", "partitioner",
-    "sticky.partitioning.linger.ms", "delivery.report.only.error", "queuing.strategy", "retry.backoff.max.ms",
-    "queue.buffering.backpressure.threshold", "transaction.timeout.ms", "transactional.id", "message.max.bytes",
+    "enable.idempotence",
+    "acks",
+    "request.required.acks",
+    "enable.gapless.guarantee",
+    "linger.ms",
+    "queue.buffering.max.ms",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.kbytes",
+    "batch.size",
+    "batch.num.messages",
+    "compression.codec",
+    "compression.type",
+    "compression.level",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "request.timeout.ms",
+    "retries",
+    "message.send.max.retries",
+    "partitioner",
+    "sticky.partitioning.linger.ms",
+    "delivery.report.only.error",
+    "queuing.strategy",
+    "retry.backoff.max.ms",
+    "queue.buffering.backpressure.threshold",
+    "transaction.timeout.ms",
+    "transactional.id",
+    "message.max.bytes",
 ];
 
 /// Checks the user's properties without any I/O.
@@ -76,7 +122,11 @@ const PRODUCER_ONLY: &[&str] = &[
 /// `Config` naming the property: unknown, contradicting ours, or of a value that librdkafka does not take.
 pub fn check(properties: &Properties, role: Role) -> Result<()> {
     let side = role.name();
-    if properties.get("bootstrap.servers").or_else(|| properties.get("metadata.broker.list")).is_none_or(String::is_empty) {
+    if properties
+        .get("bootstrap.servers")
+        .or_else(|| properties.get("metadata.broker.list"))
+        .is_none_or(String::is_empty)
+    {
         return Err(Error::config(format!("{side}: bootstrap.servers is missing"))
             .hint("give it as \"host:port,host:port\" in the mapping"));
     }
@@ -95,8 +145,10 @@ pub fn check(properties: &Properties, role: Role) -> Result<()> {
         if let Some((_, ours)) = OWNED.iter().find(|(owned, _)| owned == name)
             && !same(name, value, ours)
         {
-            return Err(Error::config(format!("{side}: property {name} contradicts {name}={ours}, which the guarantee stands on"))
-                .hint(format!("leave it out or set it to {ours}")));
+            return Err(Error::config(format!(
+                "{side}: property {name} contradicts {name}={ours}, which the guarantee stands on"
+            ))
+            .hint(format!("leave it out or set it to {ours}")));
         }
     }
     let mut config = ClientConfig::new();

@@ -59,9 +59,7 @@ pub fn settings(cluster: &Cluster, name: &str) -> Result<Settings> {
     let mut found = answer.map_err(|error| Error::external(what()).because(error))?;
     let resource = found.pop().ok_or_else(|| Error::bug(what()))?;
     match resource {
-        Ok(resource) => {
-            Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
-        }
+        Ok(resource) => Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()),
         Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
             Err(Error::config(what()).hint("grant DESCRIBE_CONFIGS on it"))
         }
@@ -73,7 +71,13 @@ pub fn settings(cluster: &Cluster, name: &str) -> Result<Settings> {
 ///
 /// # Errors
 /// `Config` when forbidden or when a setting is refused, `External` when the cluster does not answer.
-pub fn create(cluster: &Cluster, name: &str, partitions: i32, config: &[(&str, &str)], control: &Control) -> Result<()> {
+pub fn create(
+    cluster: &Cluster,
+    name: &str,
+    partitions: i32,
+    config: &[(&str, &str)],
+    control: &Control,
+) -> Result<()> {
     let what = || format!("{}: create topic {name}", cluster.role.name());
     let replicas = i32::try_from(cluster.brokers.clamp(1, 3)).unwrap_or(1);
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
@@ -83,14 +87,20 @@ pub fn create(cluster: &Cluster, name: &str, partitions: i32, config: &[(&str, &
         topic = topic.set(key, value);
     }
     let admin = admin(cluster)?;
-    let answer = wait(admin.create_topics([&topic], &options())).map_err(|error| Error::external(what()).because(error))?;
+    let answer =
+        wait(admin.create_topics([&topic], &options())).map_err(|error| Error::external(what()).because(error))?;
     for result in answer {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
                 return Err(Error::config(what()).hint("grant CREATE, or create it beforehand"));
             }
-            Err((_, code @ (RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::InvalidTopic | RDKafkaErrorCode::PolicyViolation))) => {
+            Err((
+                _,
+                code @ (RDKafkaErrorCode::InvalidConfig
+                | RDKafkaErrorCode::InvalidTopic
+                | RDKafkaErrorCode::PolicyViolation),
+            )) => {
                 return Err(Error::config(what()).because(rdkafka::error::KafkaError::Global(code)));
             }
             Err((_, code)) => return Err(Error::external(what()).because(rdkafka::error::KafkaError::Global(code))),
@@ -107,7 +117,8 @@ pub fn grow(cluster: &Cluster, name: &str, partitions: i32, control: &Control) -
     let what = || format!("{}: grow topic {name} to {partitions} partitions", cluster.role.name());
     let admin = admin(cluster)?;
     let wanted = NewPartitions::new(name, usize::try_from(partitions).unwrap_or(0));
-    let answer = wait(admin.create_partitions([&wanted], &options())).map_err(|error| Error::external(what()).because(error))?;
+    let answer =
+        wait(admin.create_partitions([&wanted], &options())).map_err(|error| Error::external(what()).because(error))?;
     for result in answer {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::InvalidPartitions)) => {}

@@ -255,7 +255,9 @@ pub fn aggregate(json: &str) -> Result<AggregateSettings> {
         Some(Value::String(word)) if word == "latest" => Dates::Latest,
         Some(Value::String(word)) if word == "all" => Dates::All,
         Some(Value::String(word)) if word == "changed" => {
-            return Err(Error::config("dates: \"changed\" is not available yet").hint("use \"latest\", \"all\" or dates"));
+            return Err(
+                Error::config("dates: \"changed\" is not available yet").hint("use \"latest\", \"all\" or dates")
+            );
         }
         Some(Value::String(text)) => match text.split_once("..") {
             Some((first, last)) => Dates::Range(first.trim().to_owned(), last.trim().to_owned()),

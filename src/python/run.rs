@@ -127,7 +127,12 @@ fn text(py: Python<'_>, value: &impl Serialize) -> PyResult<String> {
 /// Run a bridge with the settings of a JSON object; return its books as one.
 #[pyfunction]
 #[pyo3(signature = (settings, token, observer=None))]
-pub fn bridge(py: Python<'_>, settings: &str, token: &CancelToken, observer: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
+pub fn bridge(
+    py: Python<'_>,
+    settings: &str,
+    token: &CancelToken,
+    observer: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
     let settings = arguments::bridge(settings).map_err(|error| errors::raise(py, &error))?;
     let result = drive(py, token, observer, move |control| crate::bridge::bridge(&settings, control))?;
     text(py, &result)
@@ -136,7 +141,12 @@ pub fn bridge(py: Python<'_>, settings: &str, token: &CancelToken, observer: Opt
 /// Run a sink with the settings of a JSON object; return its books as one.
 #[pyfunction]
 #[pyo3(signature = (settings, token, observer=None))]
-pub fn sink(py: Python<'_>, settings: &str, token: &CancelToken, observer: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
+pub fn sink(
+    py: Python<'_>,
+    settings: &str,
+    token: &CancelToken,
+    observer: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
     let settings = arguments::sink(settings).map_err(|error| errors::raise(py, &error))?;
     let result = drive(py, token, observer, move |control| crate::sink::sink(&settings, control))?;
     text(py, &result)

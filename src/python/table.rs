@@ -46,7 +46,8 @@ impl Table {
         for row in 0..limit.unwrap_or(usize::MAX).min(self.frame.height()) {
             let mut cells = Vec::with_capacity(self.frame.width());
             for column in self.frame.columns() {
-                let value = column.get(row).map_err(|error| errors::raise(py, &Error::bug("read a frame").because(error)))?;
+                let value =
+                    column.get(row).map_err(|error| errors::raise(py, &Error::bug("read a frame").because(error)))?;
                 cells.push(cell(py, &value)?);
             }
             rows.append(PyTuple::new(py, cells)?)?;
@@ -56,12 +57,15 @@ impl Table {
 
     /// The Arrow C stream of the rows, one batch.
     #[pyo3(signature = (requested_schema=None))]
-    fn __arrow_c_stream__<'py>(&self, py: Python<'py>, requested_schema: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyCapsule>> {
+    fn __arrow_c_stream__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
         let _ = requested_schema;
         // The oldest layout: newer ones (string views) are not read by all that speak the interface.
         let level = CompatLevel::oldest();
-        let fields: Vec<Field> =
-            self.frame.columns().iter().map(|column| column.field().to_arrow(level)).collect();
+        let fields: Vec<Field> = self.frame.columns().iter().map(|column| column.field().to_arrow(level)).collect();
         let arrays: Vec<Box<dyn Array>> =
             self.frame.columns().iter().map(|column| column.as_materialized_series().to_arrow(0, level)).collect();
         let kind = ArrowDataType::Struct(fields);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::bridge::settings::{PartitionPosition, Properties};
+use crate::error::{Error, Result};
 use crate::shard::Shard;
 
 /// Where a partition begins that has no kept position.
@@ -65,4 +66,33 @@ pub struct SinkResult {
     pub held_back: i64,
     pub positions: Vec<PartitionPosition>,
     pub warnings: Vec<String>,
+}
+
+impl SinkSettings {
+    /// The consumer group whose offsets are committed for lag tools.
+    #[must_use]
+    pub fn group(&self) -> String {
+        self.group_id.clone().unwrap_or_else(|| format!("millpond-{}.{}", self.database, self.collection))
+    }
+
+    /// Checks what needs no server.
+    ///
+    /// # Errors
+    /// `Config` naming the argument.
+    pub fn check(&self) -> Result<()> {
+        crate::bridge::settings::topic_name("topic", &self.topic)?;
+        if self.database.is_empty() || self.database.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
+            return Err(Error::config(format!("database: {:?} cannot be a database's name", self.database)));
+        }
+        if self.metadata.as_deref().is_some_and(|field| field.is_empty() || field.contains('\0') || field == "_id") {
+            return Err(Error::config("metadata: no usable field name"));
+        }
+        if !(1..=100_000).contains(&self.batch_size) {
+            return Err(Error::config("batch_size: not from 1 to 100,000"));
+        }
+        if !(1..=64).contains(&self.in_flight) {
+            return Err(Error::config("in_flight: not from 1 to 64"));
+        }
+        Ok(())
+    }
 }

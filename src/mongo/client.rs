@@ -1,0 +1,83 @@
+//! Connecting to MongoDB, and what the driver's errors mean. Messages never show the connection string (I6).
+
+use std::time::Duration;
+
+use bson::doc;
+use mongodb::Client;
+use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
+use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+
+use crate::error::{Error, Result};
+
+/// How long a server may be looked for.
+const SELECT: Duration = Duration::from_secs(8);
+
+/// A write concern of majority with a time-out, so that a lost majority is an error and not a wait for ever.
+#[must_use]
+pub fn majority() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(Duration::from_secs(30)).build()
+}
+
+/// Connects and asks the server for an answer.
+///
+/// # Errors
+/// `Config` for an unusable URI or refused credentials, `External` when no server answers within eight seconds.
+pub async fn connect(uri: &str) -> Result<Client> {
+    let mut options = ClientOptions::parse(uri).await.map_err(|error| match *error.kind {
+        ErrorKind::DnsResolve { .. } => Error::external("mongodb: the host name of the URI does not resolve"),
+        // The driver's text may quote parts of the URI.
+        _ => Error::config(format!("mongodb: the URI cannot be used{}", named_option(&error)))
+            .hint("give mongodb://user:password@host:port/?replicaSet=… ; see the driver's list of options"),
+    })?;
+    options.server_selection_timeout = Some(options.server_selection_timeout.unwrap_or(SELECT).min(SELECT));
+    options.connect_timeout = Some(options.connect_timeout.unwrap_or(SELECT).min(SELECT));
+    options.app_name.get_or_insert_with(|| "millpond".into());
+    options.write_concern = Some(majority());
+    let client = Client::with_options(options).map_err(|error| told("mongodb: make a client", error))?;
+    client.database("admin").run_command(doc! {"ping": 1}).await.map_err(|error| told("mongodb: connect", error))?;
+    Ok(client)
+}
+
+/// An option's name from the driver's text, which is safe to show; its value is not.
+fn named_option(error: &DriverError) -> String {
+    let text = error.to_string();
+    let known = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric()) && word.len() > 3;
+    text.split_once("option ")
+        .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| !word.is_empty()))
+        .filter(known)
+        .map_or_else(String::new, |word| format!(" (option {word})"))
+}
+
+/// The server's code of an error, where there is one.
+#[must_use]
+pub fn code(error: &DriverError) -> Option<i32> {
+    match &*error.kind {
+        ErrorKind::Command(command) => Some(command.code),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.code),
+        _ => None,
+    }
+}
+
+/// What an error of the driver means for the caller.
+#[must_use]
+pub fn told(what: impl Into<String>, error: DriverError) -> Error {
+    let what = what.into();
+    match &*error.kind {
+        ErrorKind::Authentication { .. } => Error::config(format!("{what}: the server refused the credentials"))
+            .hint("check user, password and authSource"),
+        ErrorKind::InvalidArgument { .. }
+        | ErrorKind::InvalidTlsConfig { .. }
+        | ErrorKind::IncompatibleServer { .. } => Error::config(what).because(error),
+        _ => match code(&error) {
+            Some(18) => Error::config(format!("{what}: the server refused the credentials"))
+                .hint("check user, password and authSource"),
+            Some(13) => Error::config(what).hint("grant the role readWrite on the database").because(error),
+            _ if error.to_string().contains("SCRAM failure") => {
+                Error::config(format!("{what}: the server refused the credentials"))
+                    .hint("check user, password and authSource")
+            }
+            _ => Error::external(what).hint("check that mongod runs and has a primary; a retry goes on").because(error),
+        },
+    }
+}

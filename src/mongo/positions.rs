@@ -1,0 +1,91 @@
+//! `millpond_positions`: how far each partition of a source is stored in a collection. Moved with `$max` and majority,
+//! so that no writer, however late, moves one back.
+
+use std::collections::BTreeMap;
+
+use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
+use mongodb::Database;
+
+use super::client::{majority, told};
+use crate::error::{Error, Result};
+
+/// The collection's name.
+pub const POSITIONS: &str = "millpond_positions";
+
+/// Where the positions of one source in one collection are kept.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub collection: String,
+    pub tag: u32,
+    pub topic: String,
+    /// The collection's UUID: a dropped and recreated one has another.
+    pub uuid: Bson,
+}
+
+/// Reads the positions by partition.
+///
+/// # Errors
+/// `Position` when they were kept for a collection that has been recreated since, or under another id strategy.
+pub async fn read(database: &Database, place: &Place) -> Result<BTreeMap<i32, i64>> {
+    let what = format!("mongodb: read {}.{POSITIONS}", database.name());
+    let filter = doc! {"_id.collection": &place.collection, "_id.source": i64::from(place.tag)};
+    let found: Vec<Document> =
+        async { database.collection::<Document>(POSITIONS).find(filter).await?.try_collect().await }
+            .await
+            .map_err(|error| told(what.clone(), error))?;
+    let mut positions = BTreeMap::new();
+    for kept in found {
+        let id = kept.get_document("_id").map_err(|error| Error::bug(what.clone()).because(error))?;
+        let partition = id.get_i32("partition").map_err(|error| Error::bug(what.clone()).because(error))?;
+        let next = kept.get_i64("next").map_err(|error| Error::bug(what.clone()).because(error))?;
+        if kept.get("collection_uuid") != Some(&place.uuid) {
+            return Err(Error::position(format!(
+                "sink: collection {} was recreated since topic {} partition {partition} was stored up to offset {next}",
+                place.collection, place.topic
+            ))
+            .hint(format!(
+                "to store the topic again, delete its positions from {POSITIONS}; or restore the collection"
+            )));
+        }
+        if kept.get_str("id").is_ok_and(|id| id != "kafka") {
+            return Err(Error::position(format!(
+                "sink: collection {} was written with another id strategy",
+                place.collection
+            ))
+            .hint("use another collection"));
+        }
+        positions.insert(partition, next);
+    }
+    Ok(positions)
+}
+
+/// Raises a partition's position to `next`.
+///
+/// # Errors
+/// As [`told`].
+pub async fn raise(database: &Database, place: &Place, partition: i32, next: i64) -> Result<()> {
+    let id = doc! {"collection": &place.collection, "source": i64::from(place.tag), "partition": partition};
+    let update = doc! {
+        "$max": {"next": next},
+        "$setOnInsert": {"collection_uuid": &place.uuid, "id": "kafka", "topic": &place.topic},
+    };
+    let what = || format!("mongodb: raise the position of topic {} partition {partition} to {next}", place.topic);
+    let mut attempts = 0;
+    loop {
+        let positions = database.collection::<Document>(POSITIONS);
+        let done = positions.update_one(doc! {"_id": &id}, update.clone()).upsert(true).write_concern(majority()).await;
+        match done {
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                let error = told(what(), error);
+                attempts += 1;
+                // Two writers that upsert at once: the second sees a duplicate key, and finds the document next time.
+                if !error.retryable() || attempts > 60 {
+                    return Err(error);
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100 * attempts.min(10))).await;
+            }
+        }
+    }
+}

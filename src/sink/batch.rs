@@ -1,0 +1,295 @@
+//! A batch on its way: documents and dead letters of a run of offsets, and its one outcome.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::oid::ObjectId;
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, Document, RawDocumentBuf, doc};
+use futures_util::TryStreamExt;
+use mongodb::error::{Error as DriverError, ErrorKind};
+use mongodb::{Collection, Database};
+
+use crate::control::{Control, Level};
+use crate::error::{Error, Result};
+use crate::json::{DeadLetter, Reason};
+use crate::mongo::client::{majority, told};
+
+/// How long transient errors of one batch are retried.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Raw bytes of a dead letter that one document takes.
+const CHUNK: usize = 15 * 1024 * 1024;
+
+/// Where an event came from, and its bytes as far as a dead letter would need them.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub id: [u8; 12],
+    pub partition: i32,
+    pub offset: i64,
+    pub timestamp: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Documents and dead letters of a run of offsets.
+#[derive(Default)]
+pub struct Batch {
+    pub documents: Vec<RawDocumentBuf>,
+    /// One for each document, in order.
+    pub events: Vec<Event>,
+    pub letters: Vec<(Event, DeadLetter)>,
+    /// Per partition, the position once this batch is acknowledged.
+    pub next: BTreeMap<i32, i64>,
+    pub books: Books,
+    pub bytes: usize,
+}
+
+/// What became of events (I1).
+#[derive(Debug, Clone, Default)]
+pub struct Books {
+    pub read: u64,
+    pub inserted: u64,
+    pub already_present: u64,
+    pub deleted: u64,
+    pub dead_lettered: u64,
+    pub reasons: BTreeMap<String, u64>,
+    pub bytes: u64,
+    pub batches: u64,
+}
+
+impl Books {
+    /// Adds what another batch did.
+    pub fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.inserted += other.inserted;
+        self.already_present += other.already_present;
+        self.deleted += other.deleted;
+        self.dead_lettered += other.dead_lettered;
+        self.bytes += other.bytes;
+        self.batches += other.batches;
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    /// Counts a dead letter.
+    pub fn dead_letter(&mut self, reason: Reason) {
+        self.dead_lettered += 1;
+        *self.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
+    }
+
+    /// I1: every event read ended in exactly one place.
+    ///
+    /// # Errors
+    /// `Bug` when it did not.
+    pub fn balance(&self) -> Result<()> {
+        let placed = self.inserted + self.already_present + self.deleted + self.dead_lettered;
+        if self.read == placed {
+            return Ok(());
+        }
+        Err(Error::bug(format!("sink: the books do not balance: read {} != {placed} placed", self.read)))
+    }
+}
+
+/// Where batches go.
+#[derive(Clone)]
+pub struct Place {
+    pub database: Database,
+    pub collection: String,
+    pub topic: String,
+    pub control: Arc<Control>,
+}
+
+impl Place {
+    fn what(&self) -> String {
+        format!("sink: insert into {}.{}", self.database.name(), self.collection)
+    }
+
+    /// Writes a batch to the end: documents, then dead letters, each acknowledged by a majority.
+    ///
+    /// # Errors
+    /// `External` when the server does not take it within a minute; `Config` for a missing right; `Bug`.
+    pub async fn write(&self, mut batch: Batch) -> Result<Batch> {
+        let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
+        let events: Collection<RawDocumentBuf> = self.database.collection(&self.collection);
+        let deadline = Instant::now() + DEADLINE;
+        let mut pause = Duration::from_millis(100);
+        while !pending.is_empty() {
+            let documents: Vec<&RawDocumentBuf> = pending.iter().map(|index| &batch.documents[*index]).collect();
+            let total = documents.len() as u64;
+            match events.insert_many(documents).ordered(false).write_concern(majority()).await {
+                Ok(_) => {
+                    batch.books.inserted += total;
+                    pending.clear();
+                }
+                Err(error) => match self.judge(&mut batch, &pending, error).await? {
+                    None => pending.clear(),
+                    // Documents that arrived already are duplicates the next time: counted as present, stored once.
+                    Some(error) => self.again(error, deadline, &mut pause).await?,
+                },
+            }
+        }
+        self.write_letters(&mut batch, deadline).await?;
+        batch.books.batches = 1;
+        batch.books.balance()?;
+        Ok(batch)
+    }
+
+    async fn again(&self, error: Error, deadline: Instant, pause: &mut Duration) -> Result<()> {
+        if !error.retryable() || Instant::now() > deadline {
+            return Err(error);
+        }
+        self.control.check("sink: insert again")?;
+        self.control.log(Level::Warning, format!("sink: a batch is sent again: {error}"));
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(Duration::from_secs(2));
+        Ok(())
+    }
+
+    /// Counts what a failed insert did do. `None`: every document has its outcome; `Some`: send the batch again.
+    async fn judge(&self, batch: &mut Batch, pending: &[usize], error: DriverError) -> Result<Option<Error>> {
+        let ErrorKind::InsertMany(partial) = &*error.kind else { return Ok(Some(told(self.what(), error))) };
+        let refused = partial.write_errors.clone().unwrap_or_default();
+        if let Some(concern) = &partial.write_concern_error {
+            // Not acknowledged by a majority: nothing of the batch counts, and the position stays.
+            let what = format!("{}: the majority did not acknowledge ({})", self.what(), concern.code_name);
+            return Ok(Some(Error::external(what).hint("is a majority of the replica set up?")));
+        }
+        if let Some(transient) = refused.iter().find(|refused| !is_final(refused.code)) {
+            let what = format!("{}: server code {}", self.what(), transient.code);
+            return Ok(Some(if transient.code == 13 {
+                Error::config(what).hint("grant the role readWrite on the database")
+            } else {
+                Error::external(what)
+            }));
+        }
+        let duplicates: Vec<usize> = refused.iter().filter(|r| r.code == 11_000).map(|r| pending[r.index]).collect();
+        let present = match self.present(batch, &duplicates).await {
+            Ok(present) => present,
+            Err(error) => return Ok(Some(error)),
+        };
+        let mut inserted = pending.len() as u64;
+        for write in &refused {
+            inserted -= 1;
+            let event = batch.events[pending[write.index]].clone();
+            if write.code == 11_000 && present.contains(&event.id) {
+                batch.books.already_present += 1;
+                continue;
+            }
+            let detail = if write.code == 11_000 {
+                "another unique index holds its value (E11000)".to_owned()
+            } else {
+                format!("server code {}: {}", write.code, write.message.chars().take(300).collect::<String>())
+            };
+            batch.books.dead_letter(Reason::RefusedByServer);
+            batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, detail)));
+        }
+        batch.books.inserted += inserted;
+        Ok(None)
+    }
+
+    /// Which of the events are stored under their own `_id`: asked of the primary, since the error does not tell which
+    /// index was hit.
+    async fn present(&self, batch: &Batch, duplicates: &[usize]) -> Result<HashSet<[u8; 12]>> {
+        if duplicates.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let ids: Vec<Bson> =
+            duplicates.iter().map(|i| Bson::ObjectId(ObjectId::from_bytes(batch.events[*i].id))).collect();
+        let events: Collection<Document> = self.database.collection(&self.collection);
+        let found: Vec<Document> =
+            async { events.find(doc! {"_id": {"$in": ids}}).projection(doc! {"_id": 1}).await?.try_collect().await }
+                .await
+                .map_err(|error| told(self.what(), error))?;
+        Ok(found.iter().filter_map(|document| document.get_object_id("_id").ok()).map(|id| id.bytes()).collect())
+    }
+
+    /// Dead letters replace themselves: a batch sent again writes the same ones.
+    async fn write_letters(&self, batch: &mut Batch, deadline: Instant) -> Result<()> {
+        let name = format!("{}_dead_letters", self.collection);
+        let letters: Collection<Document> = self.database.collection(&name);
+        let mut pause = Duration::from_millis(100);
+        for (event, letter) in &batch.letters {
+            for document in self.letter(event, letter) {
+                let id = document.get("_id").cloned().unwrap_or(Bson::Null);
+                loop {
+                    let write =
+                        letters.replace_one(doc! {"_id": &id}, &document).upsert(true).write_concern(majority());
+                    match write.await {
+                        Ok(_) => break,
+                        Err(error) => {
+                            let error = told(format!("sink: dead letter into {}.{name}", self.database.name()), error);
+                            self.again(error, deadline, &mut pause).await?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn letter(&self, event: &Event, letter: &DeadLetter) -> Vec<Document> {
+        let binary = |bytes: &[u8]| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() });
+        let raw = event.value.as_deref().unwrap_or_default();
+        let chunks: Vec<&[u8]> = if raw.is_empty() { vec![raw] } else { raw.chunks(CHUNK).collect() };
+        let id = ObjectId::from_bytes(event.id);
+        chunks
+            .iter()
+            .enumerate()
+            .map(|(chunk, bytes)| {
+                let number = i32::try_from(chunk).unwrap_or(i32::MAX);
+                let headers: Vec<Bson> = event
+                    .headers
+                    .iter()
+                    .map(|(name, value)| Bson::Document(doc! {"key": name, "value": value.as_deref().map(binary)}))
+                    .collect();
+                doc! {
+                    "_id": if chunk == 0 { Bson::ObjectId(id) } else { Bson::Document(doc! {"event": id, "chunk": number}) },
+                    "reason": letter.reason.as_str(),
+                    "detail": &letter.detail,
+                    "topic": &self.topic,
+                    "partition": event.partition,
+                    "offset": event.offset,
+                    "chunk": number,
+                    "timestamp": (event.timestamp >= 0).then(|| bson::DateTime::from_millis(event.timestamp)),
+                    "key": event.key.as_deref().map(binary),
+                    "value": event.value.as_ref().map(|_| binary(bytes)),
+                    "headers": headers,
+                }
+            })
+            .collect()
+    }
+
+    /// Offsets at or above the positions that an earlier run decided as dead letters.
+    ///
+    /// # Errors
+    /// As [`told`].
+    pub async fn decided(&self, tag: u32, positions: &BTreeMap<i32, i64>) -> Result<HashMap<(i32, i64), String>> {
+        let letters: Collection<Document> = self.database.collection(&format!("{}_dead_letters", self.collection));
+        let mut decided = HashMap::new();
+        for (partition, next) in positions {
+            let first = crate::mongo::sources::event_id(tag, *partition, *next)?;
+            let last = crate::mongo::sources::event_id(tag, *partition, (1 << 48) - 1)?;
+            let filter = doc! {"_id": {"$gte": ObjectId::from_bytes(first), "$lte": ObjectId::from_bytes(last)}};
+            let wanted = doc! {"partition": 1, "offset": 1, "reason": 1};
+            let found: Vec<Document> = async { letters.find(filter).projection(wanted).await?.try_collect().await }
+                .await
+                .map_err(|error| told("sink: read the dead letters kept", error))?;
+            for letter in found {
+                if let (Ok(partition), Ok(offset)) = (letter.get_i32("partition"), letter.get_i64("offset")) {
+                    decided.insert((partition, offset), letter.get_str("reason").unwrap_or("unknown").to_owned());
+                }
+            }
+        }
+        Ok(decided)
+    }
+}
+
+/// Codes that a retry of the same document cannot change. Others are the server's trouble.
+const fn is_final(code: i32) -> bool {
+    // DuplicateKey, DocumentValidationFailure, BadValue, TypeMismatch, BSONObjectTooLarge, InvalidBSON, Overflow,
+    // CannotBuildIndexKeys, too long index keys.
+    matches!(code, 11_000 | 121 | 2 | 14 | 10_334 | 22 | 15 | 201 | 17_280 | 17_262 | 16_755 | 17_419 | 17_420)
+}

@@ -1,0 +1,271 @@
+//! The Kafka side: reads the shard's partitions to their ends and fills batches.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use bson::RawDocumentBuf;
+use rdkafka::Timestamp;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::batch::{Batch, Event};
+use super::{bson as writer, metadata};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::json::{DeadLetter, Reason, Tape};
+use crate::kafka::{Cluster, Context, native, settings};
+use crate::mongo::sources::event_id;
+
+/// A batch ends at so many bytes, whatever its size in documents: servers take 48 MB at once.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// One partition of the run.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub partition: i32,
+    pub next: i64,
+    pub end: i64,
+}
+
+/// What to read, and how far.
+pub struct Reader {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+    tag: u32,
+    parts: BTreeMap<i32, Part>,
+    decided: HashMap<(i32, i64), String>,
+    metadata: Option<String>,
+    batch_size: usize,
+    left: u64,
+    deadline: Option<Instant>,
+    tape: Tape,
+    scratch: Vec<u8>,
+    /// Why reading ended before the ends.
+    pub limited: Option<&'static str>,
+}
+
+/// The limits of a run.
+pub struct Limits {
+    pub batch_size: usize,
+    pub max_events: Option<u64>,
+    pub deadline: Option<Instant>,
+}
+
+impl Reader {
+    /// Assigns what is not finished; never subscribes.
+    ///
+    /// # Errors
+    /// `Config` or `External`, as librdkafka says.
+    pub fn new(
+        cluster: &Cluster,
+        topic: &str,
+        tag: u32,
+        parts: Vec<Part>,
+        decided: HashMap<(i32, i64), String>,
+        metadata: Option<String>,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let what = format!("source: assign topic {topic}");
+        let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, "millpond-sink", 48 * 1024)
+            .create_with_context(Context::default())
+            .map_err(|error| settings::refused("source", &error))?;
+        let open: BTreeMap<i32, Part> =
+            parts.into_iter().filter(|part| part.next < part.end).map(|part| (part.partition, part)).collect();
+        let mut assignment = TopicPartitionList::new();
+        for part in open.values() {
+            assignment
+                .add_partition_offset(topic, part.partition, Offset::Offset(part.next))
+                .map_err(|error| Error::bug(what.clone()).because(error))?;
+        }
+        consumer.assign(&assignment).map_err(|error| Error::external(what).because(error))?;
+        Ok(Self {
+            consumer,
+            topic: topic.to_owned(),
+            tag,
+            parts: open,
+            decided,
+            metadata,
+            batch_size: limits.batch_size.max(1),
+            left: limits.max_events.unwrap_or(u64::MAX),
+            deadline: limits.deadline,
+            tape: Tape::default(),
+            scratch: Vec::new(),
+            limited: None,
+        })
+    }
+
+    /// The next batch, or `None` when every partition is at its end or a limit is reached.
+    ///
+    /// # Errors
+    /// `Position` when retention took events meanwhile, `External`, `Cancelled`.
+    pub fn batch(&mut self, control: &Control) -> Result<Option<Batch>> {
+        let mut batch = Batch::default();
+        let mut quiet = Instant::now();
+        let began = Instant::now();
+        while !self.parts.is_empty() && self.limited.is_none() {
+            control.check("sink: read events")?;
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.limited = Some("max_seconds");
+                break;
+            }
+            if batch.books.read as usize >= self.batch_size || batch.bytes >= BATCH_BYTES {
+                break;
+            }
+            if batch.books.read > 0 && began.elapsed() > Duration::from_secs(1) {
+                break;
+            }
+            for _ in 0..256 {
+                if batch.books.read as usize >= self.batch_size || batch.bytes >= BATCH_BYTES || self.limited.is_some()
+                {
+                    break;
+                }
+                match self.consumer.poll(Duration::from_millis(20)) {
+                    None => {
+                        if quiet.elapsed() > Duration::from_secs(30) {
+                            let told = self.consumer.context().last_error().unwrap_or_default();
+                            return Err(Error::external(format!(
+                                "source: topic {} does not answer: {told}",
+                                self.topic
+                            )));
+                        }
+                        break;
+                    }
+                    Some(Ok(message)) => {
+                        quiet = Instant::now();
+                        let taken = take(
+                            &message,
+                            &mut batch,
+                            &mut self.parts,
+                            (self.tag, self.metadata.as_deref()),
+                            &self.decided,
+                            &mut self.left,
+                            (&mut self.tape, &mut self.scratch),
+                        )?;
+                        if !taken {
+                            self.limited = Some("max_events");
+                        }
+                    }
+                    Some(Err(KafkaError::PartitionEOF(partition))) => {
+                        quiet = Instant::now();
+                        let seen = native::fetched_end(self.consumer.client(), &self.topic, partition);
+                        if let Some(part) = self.parts.get(&partition)
+                            && seen.is_some_and(|seen| seen >= part.end)
+                        {
+                            // Control records and compaction leave holes: the position is the end.
+                            batch.next.insert(partition, part.end);
+                            self.parts.remove(&partition);
+                            break;
+                        }
+                    }
+                    Some(Err(error)) => return Err(failed(&self.topic, &error)),
+                }
+                if self.parts.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok((batch.books.read > 0 || !batch.next.is_empty()).then_some(batch))
+    }
+}
+
+fn failed(topic: &str, error: &KafkaError) -> Error {
+    let what = format!("source: read topic {topic}");
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+            Error::position(format!("{what}: retention took events while they were being read"))
+                .hint("raise the topic's retention")
+                .because(error.clone())
+        }
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            Error::config(what).hint("grant READ on it").because(error.clone())
+        }
+        _ => Error::external(what).because(error.clone()),
+    }
+}
+
+/// Puts one event into the batch; false when `max_events` are read.
+fn take(
+    message: &BorrowedMessage<'_>,
+    batch: &mut Batch,
+    parts: &mut BTreeMap<i32, Part>,
+    (tag, field): (u32, Option<&str>),
+    decided: &HashMap<(i32, i64), String>,
+    left: &mut u64,
+    (tape, scratch): (&mut Tape, &mut Vec<u8>),
+) -> Result<bool> {
+    let (partition, offset) = (message.partition(), message.offset());
+    let Some(end) = parts.get(&partition).map(|part| part.end) else { return Ok(true) };
+    if offset < end {
+        if *left == 0 {
+            return Ok(false);
+        }
+        *left -= 1;
+        batch.books.read += 1;
+        batch.books.bytes += message.payload_len() as u64;
+        batch.bytes += message.payload_len() + message.key_len();
+        place(message, batch, (tag, field), decided, (tape, scratch))?;
+        batch.next.insert(partition, offset + 1);
+    }
+    if offset + 1 >= end {
+        batch.next.insert(partition, end);
+        parts.remove(&partition);
+    }
+    Ok(true)
+}
+
+fn place(
+    message: &BorrowedMessage<'_>,
+    batch: &mut Batch,
+    (tag, field): (u32, Option<&str>),
+    decided: &HashMap<(i32, i64), String>,
+    (tape, scratch): (&mut Tape, &mut Vec<u8>),
+) -> Result<()> {
+    let id = event_id(tag, message.partition(), message.offset())?;
+    if let Some(reason) = decided.get(&(message.partition(), message.offset())) {
+        batch.books.dead_lettered += 1;
+        *batch.books.reasons.entry(reason.clone()).or_default() += 1;
+        return Ok(());
+    }
+    let Some(value) = message.payload() else {
+        batch.books.deleted += 1;
+        return Ok(());
+    };
+    scratch.clear();
+    let element = field.map(|name| (name, metadata::element(name, message)));
+    let extra = element.as_ref().map(|(name, element)| (*name, element.as_slice()));
+    let written = writer::write(tape, value, &id, extra, scratch).and_then(|()| {
+        RawDocumentBuf::from_bytes(scratch.clone())
+            .map_err(|error| DeadLetter::new(Reason::RefusedByServer, error.to_string()))
+    });
+    let event = event(message, id);
+    match written {
+        Ok(document) => {
+            batch.documents.push(document);
+            batch.events.push(event);
+        }
+        Err(letter) => {
+            batch.books.dead_letter(letter.reason);
+            batch.letters.push((event, letter));
+        }
+    }
+    Ok(())
+}
+
+fn event(message: &BorrowedMessage<'_>, id: [u8; 12]) -> Event {
+    Event {
+        id,
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp: match message.timestamp() {
+            Timestamp::NotAvailable => -1,
+            Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
+        },
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().map_or_else(Vec::new, |headers| {
+            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        }),
+    }
+}
