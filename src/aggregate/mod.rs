@@ -1,15 +1,206 @@
 //! MongoDB → daily product, country and referrer reports → PostgreSQL, atomically (design section 6).
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`settings`] | what a run is told and answers |
+//! | [`dates`] | which dates are reported |
+//! | [`scan`] | parallel cursors over a work queue of ranges; what the positions cover |
+//! | [`element`], [`instant`] | fields and times of raw documents |
+//! | [`partial`], [`rows`] | the kernel: fold, merge, finish |
+//! | [`publish`] | one transaction for all tables and dates |
 
+pub mod dates;
+pub mod element;
+pub mod instant;
+pub mod partial;
+pub mod publish;
+pub mod rows;
+pub mod scan;
 pub mod settings;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::Document;
+use futures_util::TryStreamExt;
+use mongodb::Collection;
 pub use settings::{AggregateResult, AggregateSettings};
 
-use crate::{Control, Error, Result};
+use self::partial::{Partial, REPORTS};
+use self::scan::Scope;
+use self::settings::{AggregateBooks, Dates};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::mongo::client::{self, told};
+use crate::postgres;
 
 /// Makes the reports of the dates asked for and publishes them in one transaction.
 ///
 /// # Errors
 /// By domain: see [`crate::error::Domain`].
-pub fn aggregate(_settings: &AggregateSettings, _control: &std::sync::Arc<Control>) -> Result<AggregateResult> {
-    Err(Error::bug("aggregate: not built yet"))
+pub fn aggregate(settings: &AggregateSettings, control: &Arc<Control>) -> Result<AggregateResult> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("aggregate")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::external("aggregate: start a runtime").because(error))?;
+    let result = runtime.block_on(async {
+        let stopped = async {
+            while !control.stopping() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(1_000)).await;
+        };
+        tokio::select! {
+            result = run(settings, control) => result,
+            // A transaction that is not committed is rolled back by the server.
+            () = stopped => Err(Error::cancelled("aggregate: stopped on request")),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<AggregateResult> {
+    let began = Instant::now();
+    let named = dates::named(&settings.dates)?;
+    let mut postgres = match &settings.postgres_dsn {
+        None => None,
+        Some(dsn) => {
+            let mut connection = postgres::connect(dsn).await?;
+            publish::ensure(&mut connection).await?;
+            Some(connection)
+        }
+    };
+    let database = client::connect(&settings.mongo_uri).await?.database(&settings.database);
+    let events: Collection<Document> = database.collection(&settings.collection);
+    require_index(&events, settings).await?;
+    let mut books = AggregateBooks {
+        run_id: uuid::Uuid::new_v4().to_string(),
+        job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
+        engine: "native".into(),
+        read_at: now(),
+        ..AggregateBooks::default()
+    };
+    let covered = Arc::new(scan::covered(&database, &settings.collection).await?);
+    books.positions = covered.named.clone();
+    let wanted = match (&settings.dates, named) {
+        (Dates::All, _) => None,
+        (_, Some(dates)) => Some(dates),
+        (_, None) => {
+            let latest = dates::latest(&events, settings).await?;
+            let back = i32::try_from(settings.lookback_days).unwrap_or(i32::MAX);
+            Some(latest.map_or_else(BTreeSet::new, |date| (date.saturating_sub(back)..=date).collect()))
+        }
+    };
+    let planned = began.elapsed().as_secs_f64();
+    let ranges = match &wanted {
+        None => scan::all_ranges(&covered)?,
+        Some(dates) => scan::date_ranges(&settings.time_field, dates),
+    };
+    let scope = Scope { covered, dates: wanted.clone().map(Arc::new) };
+    let cursors = if settings.cursors == 0 { 2 } else { settings.cursors.min(64) };
+    let partial = scan::run(&events, &settings.time_field, ranges, &scope, cursors, control).await?;
+    let scanned = began.elapsed().as_secs_f64();
+    keep_books(&mut books, &partial)?;
+    let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
+    dates.extend(partial.dates.keys());
+    let finished: Vec<_> = (0..REPORTS.len()).map(|report| rows::finish(&partial, report)).collect::<Result<_>>()?;
+    control.check("aggregate: publish")?;
+    let merged = began.elapsed().as_secs_f64();
+    books.dates = dates.iter().map(|date| instant::text(*date)).collect();
+    books.seconds = merged;
+    if let Some(connection) = &mut postgres
+        && !dates.is_empty()
+    {
+        let (rows, superseded) = publish::publish(connection, &books, &dates, &finished).await?;
+        books.rows = rows;
+        books.superseded = superseded.iter().map(|date| instant::text(*date)).collect();
+        books.published = true;
+    } else {
+        books.rows =
+            REPORTS.iter().zip(&finished).map(|((table, _), rows)| ((*table).to_owned(), rows.len() as u64)).collect();
+    }
+    books.seconds = began.elapsed().as_secs_f64();
+    let ends = [
+        ("plan", 0.0, planned),
+        ("scan", planned, scanned),
+        ("merge", scanned, merged),
+        ("publish", merged, books.seconds),
+    ];
+    books.phases = ends.iter().map(|(name, from, to)| ((*name).to_owned(), to - from)).collect();
+    control.add_written(partial.counted);
+    let mut tables = BTreeMap::new();
+    for (report, rows) in finished.iter().enumerate() {
+        tables.insert(REPORTS[report].0.to_owned(), rows::frame(report, rows)?);
+    }
+    Ok(AggregateResult { books, tables })
+}
+
+fn now() -> String {
+    // Microseconds, so that PostgreSQL keeps it whole.
+    let now = jiff::Timestamp::now();
+    format!("{now:.6}")
+}
+
+async fn require_index(events: &Collection<Document>, settings: &AggregateSettings) -> Result<()> {
+    if settings.allow_scan {
+        return Ok(());
+    }
+    let field = settings.time_field.as_str();
+    let what = || format!("aggregate: indexes of {}.{}", settings.database, settings.collection);
+    let indexes: Vec<mongodb::IndexModel> = match events.list_indexes().await {
+        Ok(cursor) => cursor.try_collect().await.map_err(|error| told(what(), error))?,
+        // 26: the collection does not exist; an empty report is right.
+        Err(error) if client::code(&error) == Some(26) => {
+            return Err(Error::config(format!(
+                "aggregate: collection {}.{} does not exist",
+                settings.database, settings.collection
+            ))
+            .hint("check the names; the sink makes it"));
+        }
+        Err(error) => return Err(told(what(), error)),
+    };
+    if indexes.iter().any(|index| index.keys.keys().next().is_some_and(|first| first == field)) {
+        return Ok(());
+    }
+    Err(Error::config(format!("{}: none begins with {field}", what()))
+        .hint(format!("db.{}.createIndex({{{field:?}: 1}}), or allow_scan=True", settings.collection)))
+}
+
+/// I1: scanned = counted + excluded.
+fn keep_books(books: &mut AggregateBooks, partial: &Partial) -> Result<()> {
+    books.scanned = partial.scanned;
+    books.counted = partial.counted;
+    books.excluded = partial.excluded.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+    let excluded: u64 = partial.excluded.values().sum();
+    if partial.scanned != partial.counted + excluded {
+        return Err(Error::bug(format!(
+            "aggregate: the books do not balance: scanned {} != counted {} + excluded {excluded}",
+            partial.scanned, partial.counted
+        )));
+    }
+    for date in partial.dates.values() {
+        for ((table, _), groups) in REPORTS.iter().zip(&date.reports) {
+            let reasons = books.excluded_keys.entry((*table).to_owned()).or_default();
+            for (reason, count) in &groups.excluded {
+                *reasons.entry((*reason).to_owned()).or_default() += count;
+            }
+        }
+    }
+    books.repeatable = partial.foreign == 0;
+    if partial.foreign > 0 {
+        books
+            .warnings
+            .push(format!("{} documents of other writers were read: the run is not repeatable", partial.foreign));
+    }
+    if partial.unfit_devices > 0 {
+        books.warnings.push(format!(
+            "{} events with an unusable device_id count as views, not as visitors",
+            partial.unfit_devices
+        ));
+    }
+    Ok(())
 }

@@ -1,0 +1,62 @@
+//! The few fields of a raw BSON document that a report needs, found without building the document.
+
+/// A value as it lies in the document.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Element<'a> {
+    #[default]
+    Missing,
+    Null,
+    Text(&'a [u8]),
+    Integer(i64),
+    /// Milliseconds since 1970-01-01.
+    Date(i64),
+    ObjectId(&'a [u8; 12]),
+    Other,
+}
+
+/// Calls `take` with the name and value of each top-level element. False when the document is cut short.
+pub fn walk<'a>(document: &'a [u8], mut take: impl FnMut(&'a [u8], Element<'a>)) -> bool {
+    let mut rest = document.get(4..).unwrap_or_default();
+    while let Some((kind, tail)) = rest.split_first() {
+        if *kind == 0 {
+            return true;
+        }
+        let Some(end) = memchr::memchr(0, tail) else { return false };
+        let (name, value) = (&tail[..end], &tail[end + 1..]);
+        let Some((element, length)) = read(*kind, value) else { return false };
+        let Some(after) = value.get(length..) else { return false };
+        take(name, element);
+        rest = after;
+    }
+    false
+}
+
+fn read(kind: u8, value: &[u8]) -> Option<(Element<'_>, usize)> {
+    let length = || value.first_chunk().map(|bytes| usize::try_from(i32::from_le_bytes(*bytes)).unwrap_or(usize::MAX));
+    let eight = || value.first_chunk().map(|bytes| i64::from_le_bytes(*bytes));
+    Some(match kind {
+        0x02 => {
+            let length = length()?;
+            (Element::Text(value.get(4..4 + length.checked_sub(1)?)?), length.checked_add(4)?)
+        }
+        0x07 => (Element::ObjectId(value.first_chunk()?), 12),
+        0x09 => (Element::Date(eight()?), 8),
+        0x0a | 0x06 => (Element::Null, 0),
+        0x10 => (Element::Integer(i64::from(i32::from_le_bytes(*value.first_chunk()?))), 4),
+        0x12 => (Element::Integer(eight()?), 8),
+        0x01 | 0x11 => (Element::Other, 8),
+        0x03 | 0x04 => (Element::Other, length()?),
+        0x05 => (Element::Other, length()?.checked_add(5)?),
+        0x08 => (Element::Other, 1),
+        0x0b => {
+            let first = memchr::memchr(0, value)?;
+            (Element::Other, first + 2 + memchr::memchr(0, &value[first + 1..])?)
+        }
+        0x0c => (Element::Other, length()?.checked_add(16)?),
+        0x0d | 0x0e => (Element::Other, length()?.checked_add(4)?),
+        0x0f => (Element::Other, length()?),
+        0x13 => (Element::Other, 16),
+        0x7f | 0xff => (Element::Other, 0),
+        _ => return None,
+    })
+}

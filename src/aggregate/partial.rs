@@ -1,0 +1,219 @@
+//! The kernel: `fold` (events → Partial), `merge` (Partial + Partial → Partial); `finish` is in [`super::rows`].
+//!
+//! A Partial holds, per date, report and key, the count, the latest moment and the exact set of devices. Keys and devices
+//! are interned, so that a set is one of pairs of small numbers.
+
+use std::collections::BTreeMap;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
+
+use super::element::{Element, walk};
+use super::instant::Instant;
+
+/// The reports of the default set, in the order of [`DatePartial::reports`].
+pub const REPORTS: [(&str, &str); 3] = [
+    ("product_views_daily", "product_id"),
+    ("country_views_daily", "store_id"),
+    ("referrer_views_daily", "referrer_url"),
+];
+const REFERRER: usize = 2;
+/// What a VARCHAR(255) key holds, in code points.
+const KEY_LENGTH: usize = 255;
+
+/// Texts by small number.
+#[derive(Debug, Default, Clone)]
+pub struct Interned {
+    numbers: HashMap<Box<str>, u32, FixedState>,
+    pub texts: Vec<Box<str>>,
+}
+
+impl Interned {
+    fn number(&mut self, text: &str) -> u32 {
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        self.texts.push(text.into());
+        self.numbers.insert(text.into(), number);
+        number
+    }
+}
+
+/// One key of one report on one date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub views: u64,
+    pub last_micros: i64,
+}
+
+/// One report on one date.
+#[derive(Debug, Default, Clone)]
+pub struct Groups {
+    pub rows: HashMap<u32, Row, FixedState>,
+    /// key number << 32 | device number.
+    pub visitors: HashSet<u64, FixedState>,
+    /// Events without a usable key, by reason.
+    pub excluded: BTreeMap<&'static str, u64>,
+}
+
+/// One date.
+#[derive(Debug, Default, Clone)]
+pub struct DatePartial {
+    pub counted: u64,
+    pub reports: [Groups; 3],
+}
+
+/// What folding events gives.
+#[derive(Debug, Default, Clone)]
+pub struct Partial {
+    pub keys: Interned,
+    pub devices: Interned,
+    pub dates: BTreeMap<i32, DatePartial>,
+    pub scanned: u64,
+    pub counted: u64,
+    pub excluded: BTreeMap<&'static str, u64>,
+    /// Device ids that are neither text nor integer: their events count, their visitors do not.
+    pub unfit_devices: u64,
+    /// Documents that no known source wrote.
+    pub foreign: u64,
+}
+
+/// Which documents count.
+pub trait Wanted {
+    /// Whether a date is asked for.
+    fn date(&self, date: i32) -> bool;
+    /// `Some(true)` below its source's position, `Some(false)` beyond it, `None` for an unknown source.
+    fn covered(&self, id: &[u8; 12]) -> Option<bool>;
+}
+
+impl Partial {
+    /// Folds one raw document.
+    pub fn fold(&mut self, document: &[u8], time_field: &[u8], wanted: &impl Wanted) {
+        self.scanned += 1;
+        let (mut id, mut time, mut device) = (Element::Missing, Element::Missing, Element::Missing);
+        let mut keys = [Element::Missing; 3];
+        let whole = walk(document, |name, element| {
+            if name == time_field {
+                time = element;
+            }
+            match name {
+                b"_id" => id = element,
+                b"product_id" => keys[0] = element,
+                b"store_id" => keys[1] = element,
+                b"referrer_url" => keys[2] = element,
+                b"device_id" => device = element,
+                _ => {}
+            }
+        });
+        if !whole {
+            return self.exclude("malformed_document");
+        }
+        let covered = if let Element::ObjectId(id) = id { wanted.covered(id) } else { None };
+        match covered {
+            Some(false) => return self.exclude("beyond_position"),
+            None => self.foreign += 1,
+            Some(true) => {}
+        }
+        let instant = match time {
+            Element::Missing | Element::Null => return self.exclude("missing_time"),
+            Element::Text(text) => Instant::read(text),
+            Element::Date(millis) => millis.checked_mul(1_000).and_then(Instant::from_micros),
+            _ => None,
+        };
+        let Some(instant) = instant else { return self.exclude("malformed_time") };
+        if !wanted.date(instant.date) {
+            return self.exclude("other_date");
+        }
+        self.counted += 1;
+        let mut spelled = [0_u8; 20];
+        let device = match key(device, &mut spelled, KEY_LENGTH) {
+            Ok(device) => Some(self.devices.number(device)),
+            Err("null_key") => None,
+            Err(_) => {
+                self.unfit_devices += 1;
+                None
+            }
+        };
+        let date = self.dates.entry(instant.date).or_default();
+        date.counted += 1;
+        for (report, element) in keys.into_iter().enumerate() {
+            let longest = if report == REFERRER { usize::MAX } else { KEY_LENGTH };
+            let groups = &mut date.reports[report];
+            match key(element, &mut spelled, longest) {
+                Ok(text) => groups.count(self.keys.number(text), instant.micros, device, report != REFERRER),
+                Err(reason) => *groups.excluded.entry(reason).or_default() += 1,
+            }
+        }
+    }
+
+    fn exclude(&mut self, reason: &'static str) {
+        *self.excluded.entry(reason).or_default() += 1;
+    }
+
+    /// Adds another Partial to this one.
+    pub fn merge(&mut self, other: Self) {
+        let keys: Vec<u32> = other.keys.texts.iter().map(|text| self.keys.number(text)).collect();
+        let devices: Vec<u32> = other.devices.texts.iter().map(|text| self.devices.number(text)).collect();
+        self.scanned += other.scanned;
+        self.counted += other.counted;
+        self.unfit_devices += other.unfit_devices;
+        self.foreign += other.foreign;
+        for (reason, count) in other.excluded {
+            *self.excluded.entry(reason).or_default() += count;
+        }
+        for (date, theirs) in other.dates {
+            let ours = self.dates.entry(date).or_default();
+            ours.counted += theirs.counted;
+            for (ours, theirs) in ours.reports.iter_mut().zip(theirs.reports) {
+                for (key, row) in theirs.rows {
+                    let mine = ours.rows.entry(keys[key as usize]).or_insert(Row { views: 0, last_micros: i64::MIN });
+                    mine.views += row.views;
+                    mine.last_micros = mine.last_micros.max(row.last_micros);
+                }
+                ours.visitors.reserve(theirs.visitors.len() / 2);
+                for pair in theirs.visitors {
+                    let (key, device) = ((pair >> 32) as usize, (pair & 0xffff_ffff) as usize);
+                    ours.visitors.insert(u64::from(keys[key]) << 32 | u64::from(devices[device]));
+                }
+                for (reason, count) in theirs.excluded {
+                    *ours.excluded.entry(reason).or_default() += count;
+                }
+            }
+        }
+    }
+}
+
+impl Groups {
+    fn count(&mut self, key: u32, micros: i64, device: Option<u32>, visitors: bool) {
+        let row = self.rows.entry(key).or_insert(Row { views: 0, last_micros: i64::MIN });
+        row.views += 1;
+        row.last_micros = row.last_micros.max(micros);
+        if let Some(device) = device
+            && visitors
+        {
+            self.visitors.insert(u64::from(key) << 32 | u64::from(device));
+        }
+    }
+}
+
+/// A key's text, or why there is none.
+fn key<'a>(element: Element<'a>, spelled: &'a mut [u8; 20], longest: usize) -> Result<&'a str, &'static str> {
+    match element {
+        Element::Missing | Element::Null => Err("null_key"),
+        Element::Text(bytes) => {
+            let text = std::str::from_utf8(bytes).map_err(|_| "key_unfit")?;
+            let long = bytes.len() > longest && text.chars().count() > longest;
+            if long || memchr::memchr(0, bytes).is_some() { Err("key_unfit") } else { Ok(text) }
+        }
+        Element::Integer(number) => {
+            use std::io::Write;
+            let room = spelled.len();
+            let mut rest = &mut spelled[..];
+            write!(rest, "{number}").map_err(|_| "key_unfit")?;
+            let used = room - rest.len();
+            std::str::from_utf8(&spelled[..used]).map_err(|_| "key_unfit")
+        }
+        _ => Err("key_type"),
+    }
+}

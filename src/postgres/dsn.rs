@@ -1,0 +1,158 @@
+//! A DSN in libpq's URL or key=value form: the TLS options are taken out, the rest is tokio-postgres' to read.
+
+use tokio_postgres::Config;
+use tokio_postgres::config::SslMode;
+
+use crate::error::{Error, Result};
+
+/// libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// A parsed DSN. No `Debug`: it holds a password.
+#[derive(Clone)]
+pub struct Dsn {
+    pub config: Config,
+    pub mode: Mode,
+    pub root: Option<String>,
+    pub certificate: Option<String>,
+    pub key: Option<String>,
+}
+
+const OURS: [&str; 4] = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
+
+/// Parses either form.
+///
+/// # Errors
+/// `Config` naming what is not understood; never its value.
+pub fn parse(text: &str) -> Result<Dsn> {
+    let (rest, ours) = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        from_url(text)
+    } else {
+        from_pairs(text)
+    };
+    let find = |name: &str| ours.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let mode = match find("sslmode").as_deref() {
+        None | Some("prefer" | "allow") => Mode::Prefer,
+        Some("disable") => Mode::Disable,
+        Some("require") => Mode::Require,
+        Some("verify-ca") => Mode::VerifyCa,
+        Some("verify-full") => Mode::VerifyFull,
+        Some(_) => {
+            return Err(Error::config("postgres: sslmode is unknown")
+                .hint("disable, allow, prefer, require, verify-ca or verify-full"));
+        }
+    };
+    let mut config: Config = rest.parse().map_err(|_| {
+        // The parser's text may quote the password.
+        Error::config("postgres: the DSN cannot be read")
+            .hint("postgresql://user:password@host:port/database?sslmode=…, or host=… port=… dbname=… user=…")
+    })?;
+    config.ssl_mode(match mode {
+        Mode::Disable => SslMode::Disable,
+        Mode::Prefer => SslMode::Prefer,
+        Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+    });
+    Ok(Dsn { config, mode, root: find("sslrootcert"), certificate: find("sslcert"), key: find("sslkey") })
+}
+
+type Split = (String, Vec<(String, String)>);
+
+fn from_url(text: &str) -> Split {
+    let Some((base, query)) = text.split_once('?') else { return (text.to_owned(), Vec::new()) };
+    let mut ours = Vec::new();
+    let mut rest = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if OURS.contains(&name) {
+            ours.push((name.to_owned(), percent_decoded(value)));
+        } else {
+            rest.push(pair);
+        }
+    }
+    let query = rest.join("&");
+    (if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }, ours)
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            out.push(byte);
+            at += 3;
+        } else {
+            out.push(bytes[at]);
+            at += 1;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn from_pairs(text: &str) -> Split {
+    let mut ours = Vec::new();
+    let mut rest = String::new();
+    let mut left = text.trim_start();
+    while !left.is_empty() {
+        let Some((name, tail)) = left.split_once('=') else {
+            rest.push_str(left);
+            break;
+        };
+        let tail = tail.trim_start();
+        let length = value_length(tail);
+        let (value, after) = tail.split_at(length);
+        let name = name.trim();
+        if OURS.contains(&name) {
+            let plain = value.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(value);
+            ours.push((name.to_owned(), plain.replace("\\'", "'").replace("\\\\", "\\")));
+        } else {
+            rest.push_str(&format!("{name}={value} "));
+        }
+        left = after.trim_start();
+    }
+    (rest, ours)
+}
+
+fn value_length(text: &str) -> usize {
+    let quoted = text.starts_with('\'');
+    let mut escaped = false;
+    for (at, character) in text.char_indices().skip(usize::from(quoted)) {
+        if escaped {
+            escaped = false;
+        } else if character == '\\' {
+            escaped = true;
+        } else if quoted && character == '\'' {
+            return at + 1;
+        } else if !quoted && character.is_whitespace() {
+            return at;
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_keep_their_tls_options() {
+        let url = parse("postgresql://u:p%40ss@h:5433/d?sslmode=verify-full&sslrootcert=%2Fca.pem&connect_timeout=3")
+            .expect("read");
+        assert_eq!((url.mode, url.root.as_deref()), (Mode::VerifyFull, Some("/ca.pem")));
+        assert_eq!(url.config.get_ports(), [5433]);
+        let pairs = parse("host=h dbname='my db' password='a\\'b' sslmode = require user=u").expect("read");
+        assert_eq!((pairs.mode, pairs.config.get_dbname()), (Mode::Require, Some("my db")));
+        assert_eq!(pairs.config.get_password(), Some(&b"a'b"[..]));
+        assert!(parse("postgresql://h/d?sslmode=maybe").is_err());
+        let error = parse("postgresql://u:s3cret@h:port/d").err().expect("refused");
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
+}
