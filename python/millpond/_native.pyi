@@ -1,9 +1,11 @@
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeAlias, final
+
+__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "sink"]
 
 __version__: str
 
-_Observer = Callable[[dict[str, Any], list[tuple[int, str]], bool], object]
+_Observer: TypeAlias = Callable[[dict[str, Any], list[tuple[int, str]], bool], object]
 
 @final
 class CancelToken:

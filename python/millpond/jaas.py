@@ -35,7 +35,7 @@ def kafka_from_jaas(
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"JAAS file {path}: cannot be read ({type(error).__name__})", "check the path") from None
     text = _without_comments(text)
-    sections = {name: body for name, body in _SECTION.findall(text)}
+    sections: dict[str, str] = dict(_SECTION.findall(text))
     body = sections.get("KafkaClient", sections.get("KafkaServer"))
     if body is None:
         raise ConfigError(f"JAAS file {path}: no section KafkaClient or KafkaServer")

@@ -19,7 +19,7 @@ class Result:
         """Keep the books as the native part told them."""
         self._books = books
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the books hold numbers, texts, lists and mappings
+    def __getattr__(self, name: str) -> Any:
         """Return a value of the books."""
         if name.startswith("_") or name not in self._books:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -53,7 +53,7 @@ class Result:
         return f"<table>{rows}</table>"
 
 
-def _cut(name: str, value: Any, longest: int, capped: dict[str, int]) -> Any:  # noqa: ANN401
+def _cut(name: str, value: Any, longest: int, capped: dict[str, int]) -> Any:
     if isinstance(value, list) and len(value) > longest:
         capped[name] = len(value)
         return value[:longest]
@@ -112,9 +112,10 @@ class Frame:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in self._table.rows(20)
+            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+            for row in self._table.rows(20)
         )
-        rest = f"<p>{len(self):,} rows</p>" if len(self) > 20 else ""  # noqa: PLR2004
+        rest = f"<p>{len(self):,} rows</p>" if len(self) > 20 else ""
         return f"<table><tr>{head}</tr>{body}</table>{rest}"
 
 

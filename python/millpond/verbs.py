@@ -240,7 +240,7 @@ def _mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     return dict(value)
 
 
-def _time(value: str | float | dt.datetime | None) -> Any:  # noqa: ANN401
+def _time(value: str | float | dt.datetime | None) -> Any:
     if isinstance(value, dt.datetime):
         return int(value.timestamp() * 1000)
     return value
@@ -252,7 +252,7 @@ def _milliseconds(value: float | dt.timedelta | None) -> int | None:
     return None if value is None else int(value * 1000)
 
 
-def _dates(value: Any) -> Any:  # noqa: ANN401
+def _dates(value: Any) -> Any:
     if isinstance(value, dt.datetime):
         return value.date().isoformat()
     if isinstance(value, dt.date):

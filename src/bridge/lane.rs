@@ -1,6 +1,5 @@
 //! One lane: its own consumer, its own transactional producer, and the loop that carries the guarantee.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +10,8 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::positions::{self, Kept, Key};
+use super::books::{Books, Pending, balance, commit_books, settle};
+use super::positions::{Kept, Key};
 use super::record::{self, Copy};
 use super::settings::BridgeSettings;
 use super::target::Target;
@@ -53,26 +53,6 @@ pub struct Part {
     pub end: i64,
     pub finished: bool,
     pub looked_at: bool,
-}
-
-/// The committed books of a lane.
-#[derive(Debug, Default, Clone)]
-pub struct Books {
-    pub read: u64,
-    pub written: u64,
-    pub filtered: u64,
-    pub dead_lettered: u64,
-    pub reasons: BTreeMap<String, u64>,
-    pub bytes: u64,
-    pub transactions: u64,
-    pub limited: Option<&'static str>,
-}
-
-/// What a transaction holds that is not committed yet.
-#[derive(Debug, Default)]
-struct Pending {
-    books: Books,
-    kept: BTreeMap<i32, Kept>,
 }
 
 enum End {
@@ -134,60 +114,6 @@ pub fn init(run: &Run, id: &str) -> Result<Transactions> {
         (topics.max_bytes, topics.dead_letter_max_bytes.max(topics.max_bytes)),
         &run.control,
     )
-}
-
-/// After a doubtful commit: the kept positions, not we, say whether it happened.
-fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) -> Result<()> {
-    let numbers: Vec<i32> = parts.iter().map(|part| part.partition).collect();
-    let found = positions::read(&run.target, &run.positions_topic, &numbers, &run.control)?;
-    let kept = |partition: i32| {
-        let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition };
-        found.get(&key)
-    };
-    let happened =
-        pending.kept.iter().any(|(partition, new)| kept(*partition).is_some_and(|kept| kept.next >= new.next));
-    if happened {
-        let complete = pending.kept.iter().all(|(p, new)| kept(*p).is_some_and(|kept| kept.next == new.next));
-        if !complete {
-            return Err(Error::bug(format!("bridge: topic {} holds half a transaction", run.positions_topic)));
-        }
-        commit_books(run, parts, books, pending);
-    } else {
-        give_back(run, &pending.books);
-    }
-    for part in parts.iter_mut() {
-        if let Some(kept) = kept(part.partition) {
-            part.kept = kept.clone();
-        }
-        part.finished = part.kept.next >= part.end;
-    }
-    Ok(())
-}
-
-fn give_back(run: &Run, books: &Books) {
-    run.budget.fetch_add(books.read.cast_signed(), Ordering::AcqRel);
-    run.dead_letters.fetch_sub(books.dead_lettered, Ordering::AcqRel);
-}
-
-fn commit_books(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) {
-    let new = pending.books;
-    books.read += new.read;
-    books.written += new.written;
-    books.filtered += new.filtered;
-    books.dead_lettered += new.dead_lettered;
-    books.bytes += new.bytes;
-    books.transactions += 1;
-    for (reason, count) in new.reasons {
-        *books.reasons.entry(reason).or_default() += count;
-    }
-    run.control.add_read(new.read);
-    run.control.add_written(new.written);
-    run.control.add_dead_lettered(new.dead_lettered);
-    for part in parts {
-        if let Some(kept) = pending.kept.get(&part.partition) {
-            part.kept = kept.clone();
-        }
-    }
 }
 
 fn assign(run: &Run, parts: &[Part]) -> Result<BaseConsumer<Context>> {
@@ -256,16 +182,6 @@ fn copy(
             return Ok(End::Limited(why));
         }
     }
-}
-
-fn balance(books: &Books) -> Result<()> {
-    if books.read == books.written + books.filtered + books.dead_lettered {
-        return Ok(());
-    }
-    Err(Error::bug(format!(
-        "bridge: the books do not balance: read {} != written {} + filtered {} + dead_lettered {}",
-        books.read, books.written, books.filtered, books.dead_lettered
-    )))
 }
 
 /// Reads and writes until the transaction is full, every partition is finished, or a limit is reached.

@@ -7,6 +7,7 @@
 //! | [`positions`] | the positions topic |
 //! | [`transaction`] | one transactional producer, and what its errors mean |
 //! | [`lane`] | the loop: read, transform, write, positions, commit |
+//! | [`books`] | what a transaction would add, and what became of it |
 //! | [`record`] | one event to its one place |
 //! | [`start`] | where each partition begins, and the gaps that are refused |
 //! | [`transform`], [`product_views`] | what becomes of a value |
@@ -14,6 +15,7 @@
 //! The order at the start carries the guarantee: every lane's `init_transactions` first (fences the older run and ends
 //! its open transaction), then the positions, then the source's ends.
 
+pub mod books;
 pub mod lane;
 pub mod positions;
 pub mod product_views;
@@ -33,7 +35,8 @@ use std::time::{Duration, Instant};
 
 pub use settings::{BridgeResult, BridgeSettings};
 
-use self::lane::{Books, Part, Run};
+use self::books::Books;
+use self::lane::{Part, Run};
 use self::transaction::Transactions;
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -55,7 +58,7 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
     #[cfg(feature = "sabotage")]
     crate::sabotage::step("bridge.after_init");
     let parts = start::parts(&run, positions_topic_held)?;
-    let (ended, parts, books) = drive(&run, producers, parts)?;
+    let (ended, parts, books) = drive(&run, producers, &parts)?;
     Ok(answer(&run, began, ended, &parts, &books))
 }
 
@@ -117,11 +120,7 @@ fn init_lanes(run: &Arc<Run>, lanes: &[u32]) -> Result<BTreeMap<u32, Transaction
 type Lane = (Vec<Part>, Books, Result<()>);
 
 /// Runs the lanes to their ends; the first error stops the others at a clean boundary.
-fn drive(
-    run: &Arc<Run>,
-    producers: BTreeMap<u32, Transactions>,
-    parts: Vec<Part>,
-) -> Result<(String, Vec<Part>, Books)> {
+fn drive(run: &Arc<Run>, producers: BTreeMap<u32, Transactions>, parts: &[Part]) -> Result<(String, Vec<Part>, Books)> {
     let (sender, receiver) = mpsc::channel::<Lane>();
     let mut open = 0;
     let stop_lanes = Arc::clone(&run.control);

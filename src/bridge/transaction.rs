@@ -1,7 +1,7 @@
 //! One lane's transactional producer: init, begin, commit, abort, and what an error of each means.
 //!
 //! Outcomes are never guessed: whatever is not a clean success makes the caller discard the producer and start again at
-//! `init_transactions` and the kept positions (librdkafka may ask EndTxn again by itself after a disconnect, and a late
+//! `init_transactions` and the kept positions (librdkafka may ask `EndTxn` again by itself after a disconnect, and a late
 //! copy could end the next transaction).
 
 use std::time::{Duration, Instant};

@@ -5,6 +5,7 @@
 
 pub mod number;
 pub mod reason;
+mod scan;
 pub mod tape;
 pub mod text;
 

@@ -190,6 +190,7 @@ pub fn property_names() -> Vec<String> {
 }
 
 /// The last stable offset that the consumer's last fetch of the partition saw, without asking the broker.
+#[must_use]
 pub fn fetched_end<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<i64> {
     let name = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);

@@ -114,7 +114,7 @@ fn from_pairs(text: &str) -> Split {
             let plain = value.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(value);
             ours.push((name.to_owned(), plain.replace("\\'", "'").replace("\\\\", "\\")));
         } else {
-            rest.push_str(&format!("{name}={value} "));
+            rest.extend([name, "=", value, " "]);
         }
         left = after.trim_start();
     }

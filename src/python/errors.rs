@@ -6,6 +6,7 @@ use pyo3::types::PyString;
 use crate::error::{Domain, Error};
 
 /// The exception for `error`: its class by who must act, with `.hint` and `.retryable`.
+#[must_use]
 pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
     let class = match error.domain {
         Domain::Config => "ConfigError",

@@ -125,6 +125,9 @@ fn text(py: Python<'_>, value: &impl Serialize) -> PyResult<String> {
 }
 
 /// Run a bridge with the settings of a JSON object; return its books as one.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
 #[pyfunction]
 #[pyo3(signature = (settings, token, observer=None))]
 pub fn bridge(
@@ -139,6 +142,9 @@ pub fn bridge(
 }
 
 /// Run a sink with the settings of a JSON object; return its books as one.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
 #[pyfunction]
 #[pyo3(signature = (settings, token, observer=None))]
 pub fn sink(
@@ -153,6 +159,9 @@ pub fn sink(
 }
 
 /// Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
 #[pyfunction]
 #[pyo3(signature = (settings, token, observer=None))]
 pub fn aggregate<'py>(

@@ -1,4 +1,4 @@
-//! A frame that polars, pandas, pyarrow and DuckDB read through the Arrow PyCapsule interface.
+//! A frame that polars, pandas, pyarrow and `DuckDB` read through the Arrow `PyCapsule` interface.
 //! <https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html>
 
 use polars::prelude::{AnyValue, CompatLevel, DataFrame, TimeUnit};
@@ -60,7 +60,7 @@ impl Table {
     fn __arrow_c_stream__<'py>(
         &self,
         py: Python<'py>,
-        requested_schema: Option<Bound<'py, PyAny>>,
+        requested_schema: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
         let _ = requested_schema;
         // The oldest layout: newer ones (string views) are not read by all that speak the interface.

@@ -37,7 +37,7 @@ pub struct Reader {
     parts: BTreeMap<i32, Part>,
     decided: HashMap<(i32, i64), String>,
     metadata: Option<String>,
-    batch_size: usize,
+    batch_size: u64,
     left: u64,
     deadline: Option<Instant>,
     tape: Tape,
@@ -87,7 +87,7 @@ impl Reader {
             parts: open,
             decided,
             metadata,
-            batch_size: limits.batch_size.max(1),
+            batch_size: limits.batch_size.max(1) as u64,
             left: limits.max_events.unwrap_or(u64::MAX),
             deadline: limits.deadline,
             tape: Tape::default(),
@@ -110,15 +110,14 @@ impl Reader {
                 self.limited = Some("max_seconds");
                 break;
             }
-            if batch.books.read as usize >= self.batch_size || batch.bytes >= BATCH_BYTES {
+            if batch.books.read >= self.batch_size || batch.bytes >= BATCH_BYTES {
                 break;
             }
             if batch.books.read > 0 && began.elapsed() > Duration::from_secs(1) {
                 break;
             }
             for _ in 0..256 {
-                if batch.books.read as usize >= self.batch_size || batch.bytes >= BATCH_BYTES || self.limited.is_some()
-                {
+                if batch.books.read >= self.batch_size || batch.bytes >= BATCH_BYTES || self.limited.is_some() {
                     break;
                 }
                 match self.consumer.poll(Duration::from_millis(20)) {

@@ -32,7 +32,9 @@ def local() -> None:
 @local.command()
 @_directory
 @click.option("--only", default=",".join(GROUPS), show_default=True, help="Groups to start, separated by commas.")
-@click.option("--mongo-nodes", type=click.Choice(["1", "3"]), default=None, help="Nodes of the replica set [default: 1]")
+@click.option(
+    "--mongo-nodes", type=click.Choice(["1", "3"]), default=None, help="Nodes of the replica set [default: 1]"
+)
 def up(directory: Path, only: str, mongo_nodes: str | None) -> None:
     """Start the servers that are not running yet (about 15 s)."""
     groups = [group.strip() for group in only.split(",") if group.strip()]
@@ -43,7 +45,7 @@ def up(directory: Path, only: str, mongo_nodes: str | None) -> None:
 @local.command()
 @_directory
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def status(directory: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by position
+def status(directory: Path, as_json: bool) -> None:
     """Show addresses and process ids."""
     if as_json:
         click.echo(json.dumps(Stack(directory).status(), indent=1))
@@ -54,7 +56,7 @@ def status(directory: Path, as_json: bool) -> None:  # noqa: FBT001 - click pass
 @local.command()
 @_directory
 @click.option("--delete", is_flag=True, help="Remove data and logs as well.")
-def down(directory: Path, delete: bool) -> None:  # noqa: FBT001
+def down(directory: Path, delete: bool) -> None:
     """End every server of this stack, and nothing else."""
     Stack(directory).down(delete=delete)
 

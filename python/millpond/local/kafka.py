@@ -28,7 +28,7 @@ def command(layout: Layout, name: str) -> list[str]:
         cluster_id = base64.urlsafe_b64encode(cluster).decode().rstrip("=")
         java = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*"]
         format_ = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
-        done = subprocess.run([*java, *format_], capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run([*java, *format_], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise LocalError(f"{name}: formatting {home / 'data'} failed:\n{done.stdout[-800:]}{done.stderr[-800:]}")
     java = ["java", HEAP, "-XX:+UseSerialGC", f"-Dlog4j.configuration=file:{CONFIG / 'kafka' / 'log4j.properties'}"]

@@ -42,8 +42,8 @@ def uri(layout: Layout) -> str:
 
 def ready(layout: Layout, name: str) -> bool:
     """Whether a node answers."""
-    import pymongo  # noqa: PLC0415 - the extra `local` may be absent where only `down` is asked
-    from pymongo.errors import PyMongoError  # noqa: PLC0415
+    import pymongo
+    from pymongo.errors import PyMongoError
 
     address = f"mongodb://127.0.0.1:{layout.ports[name]}/?directConnection=true"
     with pymongo.MongoClient[dict[str, object]](address, serverSelectionTimeoutMS=400) as client:
@@ -60,8 +60,8 @@ def form_replica_set(layout: Layout, patience: float = 40.0) -> None:
     Raises:
         LocalError: no primary in time.
     """
-    import pymongo  # noqa: PLC0415
-    from pymongo.errors import OperationFailure, PyMongoError  # noqa: PLC0415
+    import pymongo
+    from pymongo.errors import OperationFailure, PyMongoError
 
     members = [{"_id": i, "host": f"127.0.0.1:{layout.ports[name]}"} for i, name in enumerate(nodes(layout))]
     address = f"mongodb://{members[0]['host']}/?directConnection=true"

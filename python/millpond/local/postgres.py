@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from millpond.local.errors import LocalError
@@ -57,7 +58,7 @@ def _reachable(programs: Path) -> Path:
     """Return a copy of the programs where nobody can run them, when they lie under a closed directory."""
     if os.geteuid() != 0:
         return programs
-    check = subprocess.run(  # noqa: S603
+    check = subprocess.run(
         [*_as_owner(), str(programs / "postgres"), "--version"], cwd="/", capture_output=True, check=False
     )
     if check.returncode == 0:
@@ -73,12 +74,10 @@ def _reachable(programs: Path) -> Path:
             libraries = install.parent.with_name(install.parent.name + ".libs")
             if libraries.is_dir():
                 shutil.copytree(libraries, whole / libraries.name, symlinks=True)
-            subprocess.run(["chmod", "-R", "go+rX", str(whole)], check=True)  # noqa: S603, S607
+            subprocess.run(["chmod", "-R", "go+rX", str(whole)], check=True)
             whole.chmod(0o755)
-            try:
+            with suppress(OSError):  # another stack was quicker
                 whole.rename(copy)
-            except OSError:  # another stack was quicker
-                pass
     return copy / install.parent.name / install.name / "bin"
 
 
@@ -97,7 +96,7 @@ def _initialise(layout: Layout, data: Path, programs: Path) -> None:
         if os.geteuid() == 0:
             shutil.chown(password.name, "nobody", "nogroup")
         options = ["-U", USER, "-A", "scram-sha-256", f"--pwfile={password.name}", "-E", "UTF8", "--locale=C", "-N"]
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [*_as_owner(), str(programs / "initdb"), "-D", str(data), *options],
             cwd="/", capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -115,7 +114,7 @@ def dsn(layout: Layout, database: str = DATABASE) -> str:
 
 def ready(layout: Layout) -> bool:
     """Whether the server answers; makes the database when it is new."""
-    import psycopg  # noqa: PLC0415 - the extra `local` may be absent where only `down` is asked
+    import psycopg
 
     try:
         with psycopg.connect(dsn(layout, "postgres"), connect_timeout=2, autocommit=True) as connection:

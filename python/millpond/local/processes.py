@@ -15,13 +15,21 @@ import psutil
 _STACK, _SERVER = "MILLPOND_LOCAL_STACK", "MILLPOND_LOCAL_SERVER"
 
 
-def spawn(command: list[str], *, stack: Path, server: str, log: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    command: list[str], *, stack: Path, server: str, log: Path, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Start a marked server in a session of its own; its output is appended to `log`."""
     environment = {key: value for key, value in os.environ.items() if key not in {"JAVA_TOOL_OPTIONS", "PGDATA"}}
     environment |= {_STACK: str(stack), _SERVER: server, "LC_ALL": "C.UTF-8"}
     with log.open("ab") as output:
-        return subprocess.Popen(  # noqa: S603 - our own servers
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=cwd
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=cwd,
         )
 
 

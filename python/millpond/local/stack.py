@@ -51,7 +51,9 @@ class Stack:
         with self._locked():
             layout = Layout.make(self.directory, mongo_nodes)
             if mongo_nodes not in (None, layout.mongo_nodes):
-                raise LocalError(f"{self.directory} was made with {layout.mongo_nodes} MongoDB nodes: use another --dir")
+                raise LocalError(
+                    f"{self.directory} was made with {layout.mongo_nodes} MongoDB nodes: use another --dir"
+                )
             alive = processes.running(self.directory)
             names = [name for group in wanted for name in self._names(layout, group) if name not in alive]
             try:
@@ -139,7 +141,7 @@ class Stack:
                 outcome.result()
 
     def _start_one(self, layout: Layout, name: str) -> None:
-        group = name.split("-")[0]
+        group = name.split("-", maxsplit=1)[0]
         log = layout.log(name)
         if group in ("remote", "kafka"):
             command = kafka.command(layout, name)
@@ -160,7 +162,9 @@ class Stack:
             if ready and ended is None:
                 return
             if ended is not None or time.monotonic() > deadline:
-                said = f"ended with code {ended}" if ended is not None else f"is not ready after {_PATIENCE[group]:.0f} s"
+                said = (
+                    f"ended with code {ended}" if ended is not None else f"is not ready after {_PATIENCE[group]:.0f} s"
+                )
                 lines = log.read_bytes()[begin:].decode(errors="replace").splitlines()[-_LOG_LINES:]
                 raise LocalError(f"{name} {said}; the end of {log}:\n" + "\n".join(lines))
             time.sleep(0.1)

@@ -1,0 +1,100 @@
+//! The books of a lane (I1): what a transaction would add, and what became of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use super::lane::{Part, Run};
+use super::positions::{self, Kept, Key};
+use crate::error::{Error, Result};
+
+/// The committed books of a lane.
+#[derive(Debug, Default, Clone)]
+pub struct Books {
+    pub read: u64,
+    pub written: u64,
+    pub filtered: u64,
+    pub dead_lettered: u64,
+    pub reasons: BTreeMap<String, u64>,
+    pub bytes: u64,
+    pub transactions: u64,
+    pub limited: Option<&'static str>,
+}
+
+/// What a transaction holds that is not committed yet.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub books: Books,
+    pub kept: BTreeMap<i32, Kept>,
+}
+
+/// After a doubtful commit: the kept positions, not we, say whether it happened.
+///
+/// # Errors
+/// As [`positions::read`]; `Bug` when half a transaction is there.
+pub(super) fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) -> Result<()> {
+    let numbers: Vec<i32> = parts.iter().map(|part| part.partition).collect();
+    let found = positions::read(&run.target, &run.positions_topic, &numbers, &run.control)?;
+    let kept = |partition: i32| {
+        let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition };
+        found.get(&key)
+    };
+    let happened =
+        pending.kept.iter().any(|(partition, new)| kept(*partition).is_some_and(|kept| kept.next >= new.next));
+    if happened {
+        let complete = pending.kept.iter().all(|(p, new)| kept(*p).is_some_and(|kept| kept.next == new.next));
+        if !complete {
+            return Err(Error::bug(format!("bridge: topic {} holds half a transaction", run.positions_topic)));
+        }
+        commit_books(run, parts, books, pending);
+    } else {
+        give_back(run, &pending.books);
+    }
+    for part in parts.iter_mut() {
+        if let Some(kept) = kept(part.partition) {
+            part.kept = kept.clone();
+        }
+        part.finished = part.kept.next >= part.end;
+    }
+    Ok(())
+}
+
+fn give_back(run: &Run, books: &Books) {
+    run.budget.fetch_add(books.read.cast_signed(), Ordering::AcqRel);
+    run.dead_letters.fetch_sub(books.dead_lettered, Ordering::AcqRel);
+}
+
+/// Adds a committed transaction to the lane's books and moves its positions.
+pub(super) fn commit_books(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) {
+    let new = pending.books;
+    books.read += new.read;
+    books.written += new.written;
+    books.filtered += new.filtered;
+    books.dead_lettered += new.dead_lettered;
+    books.bytes += new.bytes;
+    books.transactions += 1;
+    for (reason, count) in new.reasons {
+        *books.reasons.entry(reason).or_default() += count;
+    }
+    run.control.add_read(new.read);
+    run.control.add_written(new.written);
+    run.control.add_dead_lettered(new.dead_lettered);
+    for part in parts {
+        if let Some(kept) = pending.kept.get(&part.partition) {
+            part.kept = kept.clone();
+        }
+    }
+}
+
+/// I1: every event read ended in exactly one place.
+///
+/// # Errors
+/// `Bug` when it did not.
+pub(super) fn balance(books: &Books) -> Result<()> {
+    if books.read == books.written + books.filtered + books.dead_lettered {
+        return Ok(());
+    }
+    Err(Error::bug(format!(
+        "bridge: the books do not balance: read {} != written {} + filtered {} + dead_lettered {}",
+        books.read, books.written, books.filtered, books.dead_lettered
+    )))
+}
