@@ -93,6 +93,50 @@ def restart(directory: Path, name: str) -> None:
     Stack(directory).restart(name)
 
 
+@local.command()
+@_directory
+@click.option("--count", type=click.IntRange(min=1), required=True, help="Events to write.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Same seed, same events.")
+@click.option(
+    "--days", type=click.IntRange(1, 366), default=3, show_default=True, help="Dates that they are spread over."
+)
+@click.option("--malformed-share", type=click.FloatRange(0, 1), default=0.002, show_default=True)
+@click.option("--partitions", type=click.IntRange(1, 1000), default=6, show_default=True)
+@click.option("--topic", default="product_views", show_default=True)
+@click.option("--truth", type=click.Path(path_type=Path), help="Truth file [default: truth.json in --dir]")
+@click.option("--end-date", default="2025-10-31", show_default=True, help="The last date, YYYY-MM-DD.")
+def produce(  # noqa: PLR0917
+    directory: Path,
+    count: int,
+    seed: int,
+    days: int,
+    malformed_share: float,
+    partitions: int,
+    topic: str,
+    truth: Path | None,
+    end_date: str,
+) -> None:
+    """Write deterministic events to the remote broker, and what the reports must be to a truth file."""
+    from millpond.local.events import Parameters
+    from millpond.local.produce import produce as write
+
+    remote = Stack(directory).status().get("remote")
+    if remote is None or remote["pid"] is None:
+        raise LocalError(f"no remote broker runs under {directory}: millpond local up --dir {directory}")
+    properties = {
+        "bootstrap.servers": remote["bootstrap"],
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": remote["username"],
+        "sasl.password": remote["password"],
+    }
+    file = truth or directory / "truth.json"
+    parameters = Parameters(seed, count, days, malformed_share, partitions, end_date)
+    done = write(properties, topic, parameters, file)
+    rate = f"{done['events_per_second']:,.0f} events/s"
+    click.echo(f"{done['written']:,} events into {topic} in {done['seconds']:.1f} s, {rate}; truth: {file}")
+
+
 def _show(stack: Stack) -> None:
     state = stack.status()
     if not state:
