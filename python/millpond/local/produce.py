@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from millpond.local.errors import LocalError
 from millpond.local.events import DEAD, KINDS, Parameters, chunks
@@ -130,10 +130,16 @@ def _send(properties: Mapping[str, str], topic: str, parameters: Parameters, tru
     # Idempotent, so that the feeder itself doubles nothing: its events are the truth.
     producer = Producer(
         {
-            **properties, "enable.idempotence": True, "linger.ms": 20, "compression.type": "lz4", "batch.size": 1_000_000,
-            "queue.buffering.max.messages": 400_000, "queue.buffering.max.kbytes": 131_072, "delivery.report.only.error": True,
+            **properties,
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "compression.type": "lz4",
+            "batch.size": 1_000_000,
+            "queue.buffering.max.messages": 400_000,
+            "queue.buffering.max.kbytes": 131_072,
+            "delivery.report.only.error": True,
         }
-    )  # fmt: skip
+    )
     letters: list[list[Any]] = []
     for chunk in chunks(parameters):
         truth.add(chunk)
@@ -145,7 +151,7 @@ def _send(properties: Mapping[str, str], topic: str, parameters: Parameters, tru
         for key, value, millis in messages(chunk):
             while True:
                 try:
-                    producer.produce(topic, value, key, partition, delivered, max(millis, 0))
+                    producer.produce(topic, value, key, partition, delivered, None, max(millis, 0))
                     break
                 except BufferError:
                     producer.poll(0.05)

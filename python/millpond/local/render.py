@@ -63,10 +63,8 @@ def messages(chunk: Chunk) -> list[Message]:
         if kind == TOMBSTONE:
             made.append((key or b"tombstone", None, millis))
             continue
-        if product < 0:
-            product_text = "null"
-        else:
-            product_text = f"{10_000 + product}" if flavour % 3 == 0 else f'"{10_000 + product}"'
+        number = f"{10_000 + product}"
+        product_text = "null" if product < 0 else number if flavour % 3 == 0 else f'"{number}"'
         fields = (
             product_text,
             "null" if device < 0 else f'"device-{device:06d}"',

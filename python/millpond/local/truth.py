@@ -76,12 +76,16 @@ class Truth:
             file.seek(0)
             distinct = np.unique(np.frombuffer(file.read(), dtype=np.int64))
             np.add.at(visitors, distinct // DEVICES, 1)
-        visitors = visitors.reshape(self.days, PRODUCTS)
         dates: dict[str, Any] = {}
         for day in range(self.days):
             date = (dt.date(1970, 1, 1) + dt.timedelta(days=self.first_day + day)).isoformat()
             products = [
-                [str(10_000 + i), int(self.products[day, i]), int(visitors[day, i]), _iso(int(self.last[day, i]))]
+                [
+                    str(10_000 + i),
+                    int(self.products[day, i]),
+                    int(visitors[day * PRODUCTS + i]),
+                    _iso(int(self.last[day, i])),
+                ]
                 for i in np.flatnonzero(self.products[day]).tolist()
             ]
             stores = [
