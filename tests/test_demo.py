@@ -44,7 +44,7 @@ def test_equal_to_the_truth_and_again_and_caught_when_not(folder):
     second = demo(folder, "--count", "1000")
     assert second.returncode == 0, second.stdout + second.stderr
     assert re.search(r"^bridge +1,000 read", second.stdout, re.MULTILINE)
-    assert re.search(r"^sink +\d+ read = \d+ inserted \+ 0 already_present", second.stdout, re.MULTILINE)
+    assert re.search(r"^sink +[\d,]+ read = [\d,]+ inserted \+ 0 already_present", second.stdout, re.MULTILINE)
     truth = json.loads((folder / "truth.json").read_text())
     assert truth["produced"] == 3_000
     assert len(truth["dates"]) == 3

@@ -128,10 +128,15 @@ impl Cluster {
     /// # Errors
     /// `Config` when it does not; as [`Self::find_topic`].
     pub fn topic(&self, name: &str) -> Result<Topic> {
-        self.find_topic(name)?.ok_or_else(|| {
-            Error::config(format!("{}: topic {name} does not exist", self.role.name()))
-                .hint("check the name and the cluster; millpond creates target topics only")
-        })
+        // A topic just made is not known to every broker yet: asked again before it is believed.
+        for _ in 0..10 {
+            if let Some(topic) = self.find_topic(name)? {
+                return Ok(topic);
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        Err(Error::config(format!("{}: topic {name} does not exist", self.role.name()))
+            .hint("check the name and the cluster; millpond creates target topics only"))
     }
 
     /// The logs' starts, last stable offsets and high watermarks, from the partitions' leaders.

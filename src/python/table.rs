@@ -89,7 +89,8 @@ fn cell<'py>(py: Python<'py>, value: &AnyValue<'_>) -> PyResult<Bound<'py, PyAny
             let epoch = PyDate::new(py, 1970, 1, 1)?.into_any();
             epoch.add(PyDelta::new(py, *days, 0, 0, true)?)?
         }
-        AnyValue::Datetime(time, TimeUnit::Microseconds, _) => {
+        AnyValue::Datetime(time, TimeUnit::Microseconds, _)
+        | AnyValue::DatetimeOwned(time, TimeUnit::Microseconds, _) => {
             let epoch = PyDateTime::new(py, 1970, 1, 1, 0, 0, 0, 0, None)?.into_any();
             let (days, rest) = (time.div_euclid(86_400_000_000), time.rem_euclid(86_400_000_000));
             let (seconds, micros) = (rest / 1_000_000, rest % 1_000_000);

@@ -1,0 +1,142 @@
+"""The commands: read settings, call a function, show its books."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from millpond import errors
+from millpond.cli import settings as config
+
+_CODES: tuple[tuple[type[errors.Error], int], ...] = (
+    (errors.ConfigError, 2), (errors.ExternalError, 3), (errors.FencedError, 4), (errors.PositionError, 5),
+    (errors.DataError, 6), (errors.BugError, 7), (errors.Cancelled, 130),
+)  # fmt: skip
+
+
+class Commands(click.Group):
+    """Loads `local` only when it is asked for: it needs the extra of that name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every command."""
+        return [*super().list_commands(ctx), "local"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command."""
+        if cmd_name != "local":
+            return super().get_command(ctx, cmd_name)
+        try:
+            from millpond.local.cli import local
+        except ImportError:
+            raise click.UsageError("millpond local needs more packages: pip install 'millpond[local]'") from None
+        return local
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="millpond")
+def main() -> None:
+    """Move events from Kafka to Kafka to MongoDB to daily reports in PostgreSQL, each counted once."""
+
+
+def _options(verb: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add one flag for each argument of a verb, without loading the native part."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(_FLAGS[verb]):
+            flag = f"--{name.replace('_', '-')}"
+            command = click.option(flag, name, metavar="VALUE", help=_HELP.get(name, ""))(command)
+        command = click.option("--json", "as_json", is_flag=True, help="For machines.")(command)
+        return click.option("--config", type=click.Path(path_type=Path), help="TOML file.")(command)
+
+    return add
+
+
+_FLAGS = {
+    "bridge": (
+        "source_topic", "target_topic", "job", "transform", "shard", "start", "max_events", "max_seconds",
+        "dead_letter_topic", "max_dead_letters", "target_retention", "allow", "source", "target",
+    ),
+    "sink": (
+        "topic", "database", "collection", "group_id", "batch_size", "shard", "start", "max_events", "max_seconds",
+        "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
+    ),
+    "aggregate": (
+        "database", "collection", "dates", "time_field", "job", "lookback_days", "allow_scan", "mongo_uri",
+        "postgres_dsn",
+    ),
+}  # fmt: skip
+_HELP = {
+    "source": "librdkafka properties as JSON.",
+    "target": "librdkafka properties as JSON.",
+    "shard": "As JSON: [0, 2].",
+    "dates": "latest, all, a date, or first..last.",
+    "transform": "product_views, or nothing.",
+}
+
+
+def _call(verb: str, file: Path | None, flags: dict[str, Any], *, bar: bool) -> Any:
+    import millpond
+
+    arguments = config.read(verb, file, flags)
+    return getattr(millpond, verb)(**arguments, progress=bar)
+
+
+def _show(verb: str, result: Any, *, as_json: bool) -> None:
+    books = result.to_dict()
+    if as_json:
+        click.echo(json.dumps({verb: books}))
+        return
+    words = (
+        f"{name} {value:,}" for name, value in books.items() if isinstance(value, int) and not isinstance(value, bool)
+    )
+    click.echo(f"{verb}: {', '.join(words)}; {books['seconds']:.1f} s")
+    for warning in books["warnings"]:
+        click.echo(f"{verb}: warning: {warning}", err=True)
+
+
+def _fail(error: errors.Error) -> None:
+    code = next(code for family, code in _CODES if isinstance(error, family))
+    click.echo(f"{type(error).__name__}: {error}", err=True)
+    sys.exit(code)
+
+
+def _run(verbs: tuple[str, ...], file: Path | None, flags: dict[str, Any], *, as_json: bool) -> None:
+    try:
+        for verb in verbs:
+            _show(verb, _call(verb, file, flags, bar=sys.stderr.isatty() and not as_json), as_json=as_json)
+    except errors.Error as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@main.command()
+@_options("bridge")
+def bridge(config: Path | None, as_json: bool, **flags: Any) -> None:
+    """Remote Kafka → transform → local Kafka, exactly once."""
+    _run(("bridge",), config, flags, as_json=as_json)
+
+
+@main.command()
+@_options("sink")
+def sink(config: Path | None, as_json: bool, **flags: Any) -> None:
+    """Kafka → MongoDB, effectively once."""
+    _run(("sink",), config, flags, as_json=as_json)
+
+
+@main.command()
+@_options("aggregate")
+def aggregate(config: Path | None, as_json: bool, **flags: Any) -> None:
+    """MongoDB → daily reports → PostgreSQL, in one transaction."""
+    _run(("aggregate",), config, flags, as_json=as_json)
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="TOML file.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def run(config: Path, as_json: bool) -> None:
+    """All three, in order."""
+    _run(("bridge", "sink", "aggregate"), config, {}, as_json=as_json)

@@ -1,0 +1,100 @@
+"""Settings of the command line: a TOML file, then environment variables, then flags; the last one wins."""
+
+import difflib
+import inspect
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from millpond.errors import ConfigError
+
+# Argument of a verb → where it is found in the file: servers are named once, for all verbs.
+SHARED = {
+    "bridge": {"source": "source", "target": "target"},
+    "sink": {"source": "target"},
+    "aggregate": {},
+}
+_SECTIONS = ("source", "target", "mongo", "postgres", "bridge", "sink", "aggregate")
+_OF_CALLERS = {"progress", "cancel", "spark"}
+
+
+def arguments_of(verb: str) -> dict[str, inspect.Parameter]:
+    """Return the arguments that a verb takes from settings."""
+    import millpond
+
+    signature = inspect.signature(getattr(millpond, verb))
+    return {name: parameter for name, parameter in signature.parameters.items() if name not in _OF_CALLERS}
+
+
+def read(verb: str, file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a verb.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is unknown; the nearest known name is told.
+    """
+    tables = _tables(file)
+    known = arguments_of(verb)
+    settings: dict[str, Any] = {}
+    for name, section in SHARED[verb].items():
+        if section in tables:
+            settings[name] = tables[section]
+    if "mongo_uri" in known and "uri" in tables.get("mongo", {}):
+        settings["mongo_uri"] = tables["mongo"]["uri"]
+    if "postgres_dsn" in known:
+        settings["postgres_dsn"] = tables.get("postgres", {}).get("dsn")
+    for name, value in tables.get(verb, {}).items():
+        _refuse_unknown(f"[{verb}] {name}", name, list(known))
+        settings[name] = value
+    for name in known:
+        for variable in (f"MILLPOND_{verb}_{name}".upper(), f"MILLPOND_{name}".upper()):
+            if variable in os.environ:
+                settings[name] = _typed(os.environ[variable], known[name])
+                break
+    settings |= {name: _typed(value, known[name]) for name, value in flags.items() if value is not None}
+    missing = [
+        name for name, parameter in known.items() if parameter.default is parameter.empty and name not in settings
+    ]
+    if missing:
+        raise ConfigError(
+            f"{verb}: {missing[0]} is missing",
+            f"give --{missing[0].replace('_', '-')}, MILLPOND_{missing[0].upper()} or a file",
+        )
+    return settings
+
+
+def _tables(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})", "check --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise ConfigError(f"{file}: no valid TOML", "check --config") from None
+    for section, table in tables.items():
+        _refuse_unknown(f"{file}: [{section}]", section, list(_SECTIONS))
+        if not isinstance(table, dict):
+            raise ConfigError(f"{file}: {section} is no table", f"write [{section}]")
+    for section, key in (("mongo", "uri"), ("postgres", "dsn")):
+        for name in tables.get(section, {}):
+            _refuse_unknown(f"{file}: [{section}] {name}", name, [key])
+    return tables
+
+
+def _refuse_unknown(place: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.0)
+        raise ConfigError(f"{place}: unknown setting", f"did you mean {near[0]}?" if near else "")
+
+
+def _typed(value: Any, parameter: inspect.Parameter) -> Any:
+    """Read a word of the command line or the environment: JSON where it is JSON of another type than text."""
+    if not isinstance(value, str) or parameter.name in {"mongo_uri", "postgres_dsn", "dates", "topic", "job"}:
+        return value
+    try:
+        read = json.loads(value)
+    except json.JSONDecodeError:
+        return value
+    return value if isinstance(read, str) else read
