@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR
 
 DEV := .venv/dev/bin
 AIRFLOW := .venv/airflow-2.10/bin
-SOURCES := Cargo.toml Cargo.lock pyproject.toml LICENSE \
+SOURCES := Cargo.toml Cargo.lock pyproject.toml LICENSE README.md \
 	$(shell find src config python -type f ! -name '*.so' ! -name '*.pyc' | sort)
 PYTEST ?= $(DEV)/python -m pytest
 # What follows the target's own arguments, as in `make test PYTEST_ARGS='-k bridge'`.
