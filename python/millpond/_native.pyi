@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
-__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "sink"]
+__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "sink"]
 
 __version__: str
 
@@ -43,3 +43,6 @@ def sink(settings: str, token: CancelToken, observer: _Observer | None = None) -
 
 def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:
     """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""
+
+def doctor(settings: str) -> str:
+    """Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint."""

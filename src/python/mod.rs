@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
+//! | [`doctor`] | every server asked at once |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
 
 pub mod arguments;
+pub mod doctor;
 pub mod errors;
 pub mod run;
 pub mod table;
@@ -22,5 +24,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<table::Table>()?;
     module.add_function(wrap_pyfunction!(run::bridge, module)?)?;
     module.add_function(wrap_pyfunction!(run::sink, module)?)?;
-    module.add_function(wrap_pyfunction!(run::aggregate, module)?)
+    module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
+    module.add_function(wrap_pyfunction!(run::doctor, module)?)
 }

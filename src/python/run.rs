@@ -178,3 +178,15 @@ pub fn aggregate<'py>(
     }
     Ok((text(py, &result.books)?, tables))
 }
+
+/// Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`.
+#[pyfunction]
+pub fn doctor(py: Python<'_>, settings: &str) -> PyResult<String> {
+    let settings = serde_json::from_str(settings)
+        .map_err(|error| errors::raise(py, &Error::bug("doctor: no JSON object").because(error)))?;
+    let findings = py.detach(|| super::doctor::examine(&settings));
+    text(py, &findings)
+}

@@ -140,3 +140,71 @@ def aggregate(config: Path | None, as_json: bool, **flags: Any) -> None:
 def run(config: Path, as_json: bool) -> None:
     """All three, in order."""
     _run(("bridge", "sink", "aggregate"), config, {}, as_json=as_json)
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def doctor(config: Path | None, as_json: bool) -> None:
+    """Ask every server that is configured, and say what to do."""
+    from millpond import _native
+    from millpond.cli.settings import servers
+
+    try:
+        findings = json.loads(_native.doctor(json.dumps(servers(config))))
+    except errors.Error as error:
+        _fail(error)
+        return
+    if as_json:
+        click.echo(json.dumps(findings))
+    else:
+        for found in findings:
+            click.echo(f"{'ok  ' if found['ok'] else 'FAIL'} {found['what']}: {found['detail']}")
+            if found["hint"]:
+                click.echo(f"     {found['hint']}")
+        if not findings:
+            click.echo("no server is configured: give --config")
+    if not findings or not all(found["ok"] for found in findings):
+        sys.exit(2)
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file.")
+@click.option("--date", help="YYYY-MM-DD [default: the latest one reported]")
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Rows per table.")
+@click.option("--mongo-uri", help="MongoDB connection string.")
+@click.option("--database")
+@click.option("--collection")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def top(
+    config: Path | None,
+    date: str | None,
+    count: int,
+    as_json: bool,
+    **flags: str | None,
+) -> None:
+    """Top products, countries and referrers of a date, computed now; nothing is written."""
+    import millpond
+    from millpond.cli.settings import read
+
+    try:
+        arguments = read("aggregate", config, {**flags, "dates": date or "latest"})
+        arguments["postgres_dsn"] = None
+        tables = millpond.aggregate(**arguments).tables
+    except errors.Error as error:
+        _fail(error)
+        return
+    best = {
+        name: tables[name].top(count) for name in ("product_views_daily", "country_views_daily", "referrer_views_daily")
+    }
+    if as_json:
+        click.echo(json.dumps(best, default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    for name, rows in best.items():
+        table = Table(*(rows[0] if rows else ("no rows",)), title=name)
+        for row in rows:
+            table.add_row(*(str(cell) for cell in row.values()))
+        Console().print(table)

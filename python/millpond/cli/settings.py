@@ -64,6 +64,20 @@ def read(verb: str, file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def servers(file: Path | None) -> dict[str, Any]:
+    """Return the servers that file and environment name.
+
+    Raises:
+        ConfigError: As `read`.
+    """
+    tables = _tables(file)
+    found: dict[str, Any] = {name: tables[name] for name in ("source", "target") if name in tables}
+    found["source_topic"] = tables.get("bridge", {}).get("source_topic")
+    found["mongo_uri"] = os.environ.get("MILLPOND_MONGO_URI", tables.get("mongo", {}).get("uri"))
+    found["postgres_dsn"] = os.environ.get("MILLPOND_POSTGRES_DSN", tables.get("postgres", {}).get("dsn"))
+    return found
+
+
 def _tables(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
