@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::native::{self, Spec};
+use super::native::{self, Spec, TopicId};
 use super::settings::{self, Properties, Role};
 use super::{Context, topics};
 use crate::control::Control;
@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 
 /// How long a server may take to answer a first question before a run ends with `ExternalError`.
 const CONNECT: Duration = Duration::from_secs(9);
+/// A topic just made is not known to every broker at once: asked so often, so long apart, before its absence is believed.
+pub(super) const SETTLE_TRIES: u32 = 10;
+pub(super) const SETTLE: Duration = Duration::from_millis(250);
 /// How long one metadata question may take.
 pub(crate) const ASK: Duration = Duration::from_secs(8);
 
@@ -44,6 +47,7 @@ pub struct Cluster {
     pub properties: Properties,
     pub id: String,
     pub brokers: usize,
+    pub(super) control: Arc<Control>,
     client: BaseConsumer<Context>,
 }
 
@@ -52,7 +56,7 @@ impl Cluster {
     ///
     /// # Errors
     /// `Config` for refused credentials or properties, `External` for a cluster that does not answer, `Cancelled`.
-    pub fn connect(properties: &Properties, role: Role, control: &Control) -> Result<Self> {
+    pub fn connect(properties: &Properties, role: Role, control: &Arc<Control>) -> Result<Self> {
         settings::check(properties, role)?;
         let side = role.name();
         let mut config = settings::consumer(properties, "millpond-metadata", 1024);
@@ -77,7 +81,8 @@ impl Cluster {
                         Error::external(format!("{side}: {bootstrap} did not tell its cluster id"))
                             .hint("brokers before 0.10.1 have none: millpond needs 0.11 or newer")
                     })?;
-                    return Ok(Self { role, properties: properties.clone(), id, brokers, client });
+                    let (properties, control) = (properties.clone(), Arc::clone(control));
+                    return Ok(Self { role, properties, id, brokers, control, client });
                 }
                 Err(error) if Instant::now() > deadline => {
                     let told = context.last_error().map(|told| format!(" ({told})")).unwrap_or_default();
@@ -118,8 +123,14 @@ impl Cluster {
         if partitions == 0 {
             return Ok(None);
         }
-        let id = native::topic_id(self.client.client(), name, ASK)
+        let said = native::topic_id(self.client.client(), name, ASK)
             .map_err(|said| Error::external(format!("{side}: topic id of {name}: {said}")))?;
+        let id = match said {
+            TopicId::Known(id) => Some(id),
+            TopicId::Unsupported => None,
+            // Just made (or just deleted): the brokers do not agree yet.
+            TopicId::NoSuchTopic => return Ok(None),
+        };
         Ok(Some(Topic { name: name.to_owned(), id, partitions }))
     }
 
@@ -129,11 +140,11 @@ impl Cluster {
     /// `Config` when it does not; as [`Self::find_topic`].
     pub fn topic(&self, name: &str) -> Result<Topic> {
         // A topic just made is not known to every broker yet: asked again before it is believed.
-        for _ in 0..10 {
+        for _ in 0..SETTLE_TRIES {
             if let Some(topic) = self.find_topic(name)? {
                 return Ok(topic);
             }
-            std::thread::sleep(Duration::from_millis(250));
+            self.control.sleep("kafka: describe a topic", SETTLE)?;
         }
         Err(Error::config(format!("{}: topic {name} does not exist", self.role.name()))
             .hint("check the name and the cluster; millpond creates target topics only"))
@@ -166,7 +177,7 @@ impl Cluster {
     /// One offset per partition, ascending by partition.
     ///
     /// # Errors
-    /// `External` when a leader does not answer after three tries.
+    /// `External` when a leader does not answer after three tries, `Cancelled`.
     pub fn offsets(&self, topic: &str, partitions: &[i32], spec: Spec, committed: bool) -> Result<Vec<(i32, i64)>> {
         let asked: Vec<_> = partitions.iter().map(|partition| (*partition, spec)).collect();
         let mut said = String::new();
@@ -177,7 +188,7 @@ impl Cluster {
                 Err(error) => said = error,
             }
             // Leaders move while a broker restarts; the client learns of it by asking again.
-            std::thread::sleep(Duration::from_millis(300 * (attempt + 1)));
+            self.control.sleep("kafka: ask log ends", Duration::from_millis(300 * (attempt + 1)))?;
         }
         Err(Error::external(format!("{}: log ends of topic {topic}: {said}", self.role.name()))
             .hint("a partition may have no leader just now: retry"))

@@ -129,15 +129,22 @@ pub fn list_offsets<C: ClientContext>(
     }
 }
 
-/// The id of `topic` (KIP-516) as Kafka prints it, or `None` where the broker is too old to have one.
+/// What a broker says about the id of a topic (KIP-516).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicId {
+    /// As Kafka prints it.
+    Known(String),
+    /// The broker is too old to have ids.
+    Unsupported,
+    /// This broker has not heard of the topic, though another may have.
+    NoSuchTopic,
+}
+
+/// The id of `topic`, asked of any one broker.
 ///
 /// # Errors
 /// The broker's words.
-pub fn topic_id<C: ClientContext>(
-    client: &Client<C>,
-    topic: &str,
-    timeout: Duration,
-) -> Result<Option<String>, String> {
+pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Result<TopicId, String> {
     let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
     // SAFETY: as in `list_offsets`.
     unsafe {
@@ -160,13 +167,20 @@ pub fn topic_id<C: ClientContext>(
             return Err(format!("{count} topics described"));
         }
         let error = sys::rd_kafka_TopicDescription_error(*descriptions);
-        if !error.is_null() && sys::rd_kafka_error_code(error) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(text(sys::rd_kafka_error_string(error)));
+        if !error.is_null() {
+            match sys::rd_kafka_error_code(error) {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(TopicId::NoSuchTopic),
+                _ => return Err(text(sys::rd_kafka_error_string(error))),
+            }
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(*descriptions);
         let zero =
             sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0;
-        Ok((!zero).then(|| text(sys::rd_kafka_Uuid_base64str(id))))
+        if zero {
+            return Ok(TopicId::Unsupported);
+        }
+        Ok(TopicId::Known(text(sys::rd_kafka_Uuid_base64str(id))))
     }
 }
 

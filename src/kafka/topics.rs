@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::cluster::ASK;
+use super::cluster::{ASK, SETTLE, SETTLE_TRIES};
 use super::{Cluster, Context, settings as properties};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -55,15 +55,24 @@ pub fn settings(cluster: &Cluster, name: &str) -> Result<Settings> {
     let what = || format!("{}: read the settings of topic {name}", cluster.role.name());
     let admin = admin(cluster)?;
     let asked = [ResourceSpecifier::Topic(name)];
-    let answer = wait(admin.describe_configs(asked.iter(), &options()));
-    let mut found = answer.map_err(|error| Error::external(what()).because(error))?;
-    let resource = found.pop().ok_or_else(|| Error::bug(what()))?;
-    match resource {
-        Ok(resource) => Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()),
-        Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
-            Err(Error::config(what()).hint("grant DESCRIBE_CONFIGS on it"))
+    let mut tries = 0;
+    loop {
+        let answer = wait(admin.describe_configs(asked.iter(), &options()));
+        let mut found = answer.map_err(|error| Error::external(what()).because(error))?;
+        let resource = found.pop().ok_or_else(|| Error::bug(what()))?;
+        tries += 1;
+        match resource {
+            Ok(resource) => {
+                return Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect());
+            }
+            Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+                return Err(Error::config(what()).hint("grant DESCRIBE_CONFIGS on it"));
+            }
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition) if tries < SETTLE_TRIES => {
+                cluster.control.sleep(&what(), SETTLE)?;
+            }
+            Err(code) => return Err(Error::external(what()).because(rdkafka::error::KafkaError::Global(code))),
         }
-        Err(code) => Err(Error::external(what()).because(rdkafka::error::KafkaError::Global(code))),
     }
 }
 
