@@ -1,14 +1,23 @@
 //! Test-only (cargo feature `sabotage`, never in a wheel): wrong orderings that the suite must catch, chosen by
-//! `MILLPOND_SABOTAGE`, and steps at which the process kills itself, chosen by `MILLPOND_SABOTAGE_KILL=<step>[:<nth>]`.
+//! `MILLPOND_SABOTAGE`, and steps at which the process sends itself a signal, chosen by
+//! `MILLPOND_SABOTAGE_AT=<signal>:<step>[:<nth>]` (KILL to die there, STOP to be overtaken there).
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+struct At {
+    signal: String,
+    step: String,
+    nth: u64,
+}
 
 static CHOSEN: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MILLPOND_SABOTAGE").ok());
-static KILL: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-    let text = std::env::var("MILLPOND_SABOTAGE_KILL").ok()?;
-    let (step, nth) = text.split_once(':').unwrap_or((&text, "1"));
-    Some((step.to_owned(), nth.parse().unwrap_or(1)))
+static AT: LazyLock<Option<At>> = LazyLock::new(|| {
+    let text = std::env::var("MILLPOND_SABOTAGE_AT").ok()?;
+    let mut parts = text.split(':');
+    let (signal, step) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    let nth = parts.next().map_or(Some(1), |nth| nth.parse().ok())?;
+    Some(At { signal, step, nth })
 });
 static REACHED: LazyLock<Mutex<HashMap<&'static str, u64>>> = LazyLock::new(Mutex::default);
 
@@ -18,16 +27,16 @@ pub fn is(mutant: &str) -> bool {
     CHOSEN.as_deref() == Some(mutant)
 }
 
-/// Dies here with SIGKILL, when this step was chosen and reached often enough.
+/// Sends this process the chosen signal, when this step was chosen and reached often enough.
 pub fn step(name: &'static str) {
-    let Some((chosen, nth)) = KILL.as_ref() else { return };
-    if chosen == name {
-        let mut reached = REACHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let count = reached.entry(name).or_default();
-        *count += 1;
-        if *count == *nth {
-            std::process::Command::new("kill").args(["-9", &std::process::id().to_string()]).status().ok();
-            std::thread::sleep(std::time::Duration::from_mins(1));
-        }
+    let Some(at) = AT.as_ref().filter(|at| at.step == name) else { return };
+    let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = reached.entry(name).or_default();
+    *count += 1;
+    if *count == at.nth {
+        let process = std::process::id().to_string();
+        std::process::Command::new("kill").args(["-s", &at.signal, &process]).status().ok();
+        // The signal stops every thread before this one looks again.
+        std::thread::sleep(std::time::Duration::from_millis(200));
     }
 }

@@ -126,7 +126,8 @@ pub async fn publish(
     reports: &[Vec<Finished<'_>>],
 ) -> Result<(BTreeMap<String, u64>, BTreeSet<i32>)> {
     let what = "postgres: publish";
-    let transaction = client.transaction().await.map_err(failed(what))?;
+    #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "a mutant commits in the middle"))]
+    let mut transaction = client.transaction().await.map_err(failed(what))?;
     transaction.batch_execute("SET LOCAL TimeZone = 'UTC'").await.map_err(failed(what))?;
     lock(&transaction, dates).await?;
     let superseded = newer(&transaction, books, dates).await?;
@@ -138,6 +139,11 @@ pub async fn publish(
             .execute(&format!("DELETE FROM {table} WHERE report_date = ANY($1::text[]::date[])"), &[&texts])
             .await
             .map_err(failed(format!("postgres: replace rows of {table}")))?;
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::is("delete_and_insert_in_two_transactions") {
+            transaction.commit().await.map_err(failed(what))?;
+            transaction = client.transaction().await.map_err(failed(what))?;
+        }
         let columns = match report {
             0 => format!("{key}, view_count, unique_visitors, last_view_time, report_date"),
             1 => format!("{key}, view_count, unique_visitors, report_date"),
@@ -161,6 +167,8 @@ pub async fn publish(
     #[cfg(feature = "sabotage")]
     crate::sabotage::step("aggregate.before_commit");
     transaction.commit().await.map_err(failed(what))?;
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::step("aggregate.after_commit");
     Ok((rows, superseded))
 }
 

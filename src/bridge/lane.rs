@@ -162,6 +162,11 @@ fn copy(
             transactions.abort();
         } else {
             balance(&pending.books)?;
+            #[cfg(feature = "sabotage")]
+            if crate::sabotage::is("position_outside_transaction") {
+                transactions.commit()?;
+                transactions.begin()?;
+            }
             write_positions(run, transactions, pending)?;
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("bridge.before_commit");

@@ -52,12 +52,18 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// By domain: see [`crate::error::Domain`].
 pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<BridgeResult> {
     let began = Instant::now();
-    let (run, positions_topic_held, lanes) = prepare(settings, control, began)?;
+    let (run, held, lanes) = prepare(settings, control, began)?;
     let run = Arc::new(run);
+    #[cfg(feature = "sabotage")]
+    let early = crate::sabotage::is("positions_before_init").then(|| start::parts(&run, held)).transpose()?;
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::step("bridge.before_init");
     let producers = init_lanes(&run, &lanes)?;
     #[cfg(feature = "sabotage")]
     crate::sabotage::step("bridge.after_init");
-    let parts = start::parts(&run, positions_topic_held)?;
+    let parts = start::parts(&run, held)?;
+    #[cfg(feature = "sabotage")]
+    let parts = early.unwrap_or(parts);
     let (ended, parts, books) = drive(&run, producers, &parts)?;
     Ok(answer(&run, began, ended, &parts, &books))
 }

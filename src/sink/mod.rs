@@ -132,6 +132,8 @@ async fn carry(
                 let mut early = batch.next.clone();
                 raise(place, kept, &mut early, next).await?;
             }
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::step("sink.before_write");
             let place = place.clone();
             flying.push_back(tokio::spawn(async move { place.write(batch).await }));
         }
@@ -141,6 +143,8 @@ async fn carry(
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("sink.before_positions");
             raise(place, kept, &mut unraised, next).await?;
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::step("sink.after_positions");
             raised = Instant::now();
         }
         settled?;
