@@ -110,6 +110,7 @@ pub fn init(run: &Run, id: &str) -> Result<Transactions> {
     Transactions::init(
         &run.target,
         id,
+        &topics.topic.name,
         queue,
         (topics.max_bytes, topics.dead_letter_max_bytes.max(topics.max_bytes)),
         &run.control,

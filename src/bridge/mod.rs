@@ -82,7 +82,7 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
     let positions_topic = positions::topic_name(&settings.job_name());
     positions::ensure(&target, &positions_topic, source_topic.partitions, control)?;
     // Before the positions are read, so that a sister shard's first commit raises no false alarm.
-    let held = positions::holds_events(&target, &target_topics.topic.name, target_topics.topic.partitions, control)?;
+    let held = positions::holds_events(&target, &target_topics.topic.name, target_topics.topic.partitions)?;
     let mut lanes: Vec<u32> = (0..source_topic.partitions).filter(|p| settings.shard.owns(*p)).map(lane_of).collect();
     lanes.sort_unstable();
     lanes.dedup();

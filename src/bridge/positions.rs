@@ -4,16 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::Spec;
-use crate::kafka::{Cluster, Context, settings, topics};
+use crate::kafka::{Cluster, topics};
 
 /// How long a transaction of ours may stay open before the broker ends it.
 pub const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
@@ -102,8 +99,10 @@ pub fn read(cluster: &Cluster, name: &str, partitions: &[i32], control: &Control
         }
         control.sleep(&what, Duration::from_millis(50))?;
     }
+    let starts = cluster.offsets(name, partitions, Spec::Earliest, false)?;
+    let ranges: Vec<_> = starts.iter().zip(&high).map(|(start, high)| (start.0, start.1, high.1)).collect();
     let mut found = Positions::new();
-    read_to(cluster, name, &high, control, |message| {
+    cluster.read(name, &ranges, |message| {
         let (Some(key), Some(value)) = (message.key(), message.payload()) else { return Ok(true) };
         let parsed = serde_json::from_slice(key).and_then(|key: Key| Ok((key, serde_json::from_slice(value)?)));
         let (key, kept) = parsed.map_err(|error| {
@@ -125,68 +124,14 @@ pub fn read(cluster: &Cluster, name: &str, partitions: &[i32], control: &Control
 ///
 /// # Errors
 /// As [`read`].
-pub fn holds_events(cluster: &Cluster, topic: &str, partitions: i32, control: &Control) -> Result<bool> {
+pub fn holds_events(cluster: &Cluster, topic: &str, partitions: i32) -> Result<bool> {
     let all: Vec<i32> = (0..partitions).collect();
-    let ends = cluster.ends(topic, &all)?;
-    let until: Vec<_> = ends.iter().filter(|e| e.start < e.last_stable).map(|e| (e.partition, e.last_stable)).collect();
+    let ranges: Vec<_> =
+        cluster.ends(topic, &all)?.iter().map(|end| (end.partition, end.start, end.last_stable)).collect();
     let mut found = false;
-    read_to(cluster, topic, &until, control, |_| {
+    cluster.read(topic, &ranges, |_| {
         found = true;
         Ok(false)
     })?;
     Ok(found)
-}
-
-/// Reads committed records of each partition from its start to the given end, until `take` says no more.
-fn read_to(
-    cluster: &Cluster,
-    topic: &str,
-    until: &[(i32, i64)],
-    control: &Control,
-    mut take: impl FnMut(&rdkafka::message::BorrowedMessage<'_>) -> Result<bool>,
-) -> Result<()> {
-    let what = format!("{}: read topic {topic}", cluster.role.name());
-    let mut open: BTreeMap<i32, i64> = until.iter().copied().filter(|(_, end)| *end > 0).collect();
-    if open.is_empty() {
-        return Ok(());
-    }
-    let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, "millpond-positions", 4096)
-        .create_with_context(Context::default())
-        .map_err(|error| settings::refused(cluster.role.name(), &error))?;
-    let mut assignment = TopicPartitionList::new();
-    for partition in open.keys() {
-        assignment
-            .add_partition_offset(topic, *partition, Offset::Beginning)
-            .map_err(|error| Error::bug(what.clone()).because(error))?;
-    }
-    consumer.assign(&assignment).map_err(|error| Error::external(what.clone()).because(error))?;
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !open.is_empty() {
-        control.check(&what)?;
-        match consumer.poll(Duration::from_millis(100)) {
-            None => {
-                if Instant::now() > deadline {
-                    return Err(Error::external(format!("{what}: partitions {:?} do not answer", open.keys())));
-                }
-            }
-            Some(Ok(message)) => {
-                if !take(&message)? {
-                    return Ok(());
-                }
-                if open.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
-                    open.remove(&message.partition());
-                }
-            }
-            // The end of a log that ends in a commit marker is told by EOF only; it fires at the last stable offset.
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                open.remove(&partition);
-            }
-            Some(Err(error)) => {
-                if Instant::now() > deadline {
-                    return Err(Error::external(what).because(error));
-                }
-            }
-        }
-    }
-    Ok(())
 }

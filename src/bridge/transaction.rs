@@ -39,7 +39,14 @@ impl Transactions {
     ///
     /// # Errors
     /// `External` when the coordinator does not answer within a transaction time-out, `Config` when forbidden.
-    pub fn init(cluster: &Cluster, id: &str, queue_kbytes: u64, sizes: (i64, i64), control: &Control) -> Result<Self> {
+    pub fn init(
+        cluster: &Cluster,
+        id: &str,
+        topic: &str,
+        queue_kbytes: u64,
+        sizes: (i64, i64),
+        control: &Control,
+    ) -> Result<Self> {
         let what = format!("target: init_transactions of {id}");
         let mut config = settings::producer(&cluster.properties, id, TRANSACTION_TIMEOUT_MS, queue_kbytes);
         let (batch, largest) = sizes;
@@ -48,6 +55,11 @@ impl Transactions {
         let producer: BaseProducer<Context> = config
             .create_with_context(Context::default())
             .map_err(|error| settings::refused(cluster.role.name(), &error))?;
+        // librdkafka asks for the coordinator at once and, while no broker is up, again only after half a second. The first
+        // question is answered by a bootstrap connection, which is then closed; the second by a broker that stays.
+        for _ in 0..2 {
+            let _ = producer.client().fetch_metadata(Some(topic), Duration::from_secs(1));
+        }
         let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS) + Duration::from_secs(10);
         loop {
             control.check(&what)?;

@@ -1,14 +1,18 @@
-//! A connection to one cluster: who it is, which topics it has, where their logs begin and end.
+//! A connection to one cluster: who it is, which topics it has, where their logs begin and end, and small readings of
+//! what is already there. Events are copied elsewhere.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::native::{self, Spec, TopicId};
+use super::Context;
+use super::native::{self, Spec, TopicId, TopicSettings};
 use super::settings::{self, Properties, Role};
-use super::{Context, topics};
 use crate::control::Control;
 use crate::error::{Error, Result};
 
@@ -19,6 +23,9 @@ pub(super) const SETTLE_TRIES: u32 = 10;
 pub(super) const SETTLE: Duration = Duration::from_millis(250);
 /// How long one metadata question may take.
 pub(crate) const ASK: Duration = Duration::from_secs(8);
+
+/// How long a small reading may take.
+const READ: Duration = Duration::from_mins(2);
 
 /// A topic as the cluster describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +48,7 @@ pub struct PartitionEnds {
     pub high_watermark: i64,
 }
 
-/// One cluster, asked through a client of its own that never reads events.
+/// One cluster, asked through a client of its own.
 pub struct Cluster {
     pub role: Role,
     pub properties: Properties,
@@ -49,6 +56,7 @@ pub struct Cluster {
     pub brokers: usize,
     pub(super) control: Arc<Control>,
     client: BaseConsumer<Context>,
+    reading: Mutex<()>,
 }
 
 impl Cluster {
@@ -82,7 +90,7 @@ impl Cluster {
                             .hint("brokers before 0.10.1 have none: millpond needs 0.11 or newer")
                     })?;
                     let (properties, control) = (properties.clone(), Arc::clone(control));
-                    return Ok(Self { role, properties, id, brokers, control, client });
+                    return Ok(Self { role, properties, id, brokers, control, client, reading: Mutex::new(()) });
                 }
                 Err(error) if Instant::now() > deadline => {
                     let told = context.last_error().map(|told| format!(" ({told})")).unwrap_or_default();
@@ -194,11 +202,92 @@ impl Cluster {
             .hint("a partition may have no leader just now: retry"))
     }
 
-    /// The topic's settings that matter to us.
+    /// The settings of topic `name`, the broker's defaults among them.
     ///
     /// # Errors
-    /// As [`topics::settings`].
-    pub fn topic_settings(&self, name: &str) -> Result<topics::Settings> {
-        topics::settings(self, name)
+    /// `Config` when the cluster forbids it, `External` when it does not answer, `Cancelled`.
+    pub fn topic_settings(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let what = || format!("{}: read the settings of topic {name}", self.role.name());
+        for _ in 0..SETTLE_TRIES {
+            match native::topic_settings(self.client.client(), name, ASK) {
+                Ok(TopicSettings::Known(settings)) => return Ok(settings),
+                Ok(TopicSettings::Forbidden) => {
+                    return Err(Error::config(what()).hint("grant DESCRIBE_CONFIGS on it"));
+                }
+                Ok(TopicSettings::NoSuchTopic) => self.control.sleep(&what(), SETTLE)?,
+                Err(said) => return Err(Error::external(format!("{}: {said}", what()))),
+            }
+        }
+        Err(Error::external(what())
+            .hint("the topic was deleted a moment ago, or the brokers do not know it yet: retry"))
+    }
+
+    /// Reads committed records of each partition from the first to the second offset, until `take` says no more. One
+    /// reading at a time; others wait.
+    ///
+    /// # Errors
+    /// `External` when a partition does not answer within two minutes, `Cancelled`, or what `take` says.
+    pub fn read(
+        &self,
+        topic: &str,
+        ranges: &[(i32, i64, i64)],
+        mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let what = format!("{}: read topic {topic}", self.role.name());
+        let mut open: BTreeMap<i32, i64> =
+            ranges.iter().filter(|(_, start, end)| start < end).map(|(partition, _, end)| (*partition, *end)).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut assignment = TopicPartitionList::new();
+        for (partition, start, _) in ranges.iter().filter(|range| open.contains_key(&range.0)) {
+            // Never `Beginning`: librdkafka asks for it half a second late while it has no connection to the leader.
+            assignment
+                .add_partition_offset(topic, *partition, Offset::Offset(*start))
+                .map_err(|error| Error::bug(what.clone()).because(error))?;
+        }
+        self.client.assign(&assignment).map_err(|error| Error::external(what.clone()).because(error))?;
+        let read = self.read_assigned(&what, &mut open, &mut take);
+        // Nothing is lost by a failure: the next assignment replaces this one.
+        let _ = self.client.unassign();
+        read
+    }
+
+    fn read_assigned(
+        &self,
+        what: &str,
+        open: &mut BTreeMap<i32, i64>,
+        take: &mut impl FnMut(&BorrowedMessage<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + READ;
+        while !open.is_empty() {
+            self.control.check(what)?;
+            match self.client.poll(Duration::from_millis(100)) {
+                None => {
+                    if Instant::now() > deadline {
+                        return Err(Error::external(format!("{what}: partitions {:?} do not answer", open.keys())));
+                    }
+                }
+                Some(Ok(message)) => {
+                    if !take(&message)? {
+                        return Ok(());
+                    }
+                    if open.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                        open.remove(&message.partition());
+                    }
+                }
+                // The end of a log that ends in a commit marker is told by EOF only; it fires at the last stable offset.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                }
+                Some(Err(error)) => {
+                    if Instant::now() > deadline {
+                        return Err(Error::external(what).because(error));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! unsafe calls of the crate; every pointer is owned by a guard that frees it.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
@@ -181,6 +182,65 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
             return Ok(TopicId::Unsupported);
         }
         Ok(TopicId::Known(text(sys::rd_kafka_Uuid_base64str(id))))
+    }
+}
+
+/// What a broker says about the settings of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicSettings {
+    Known(BTreeMap<String, String>),
+    Forbidden,
+    /// This broker has not heard of the topic, though another may have.
+    NoSuchTopic,
+}
+
+/// The settings of `topic` (`DescribeConfigs`), defaults of the broker among them.
+///
+/// # Errors
+/// The broker's words.
+pub fn topic_settings<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<TopicSettings, String> {
+    use sys::rd_kafka_resp_err_t as Code;
+    let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
+    // SAFETY: as in `list_offsets`; names and values are copied while the answer lives.
+    unsafe {
+        let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+        let resource =
+            freed(sys::rd_kafka_ConfigResource_new(kind, name.as_ptr()), sys::rd_kafka_ConfigResource_destroy)?;
+        let mut resources = [resource.0];
+        let answer = ask(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS,
+            timeout,
+            None,
+            |rk, options, queue| sys::rd_kafka_DescribeConfigs(rk, resources.as_mut_ptr(), 1, options, queue),
+        )?;
+        let result = sys::rd_kafka_event_DescribeConfigs_result(answer.0.0);
+        let mut count = 0;
+        let found = sys::rd_kafka_DescribeConfigs_result_resources(result, &raw mut count);
+        if count != 1 {
+            return Err(format!("{count} topics described"));
+        }
+        match sys::rd_kafka_ConfigResource_error(*found) {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+            | Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED => return Ok(TopicSettings::Forbidden),
+            Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(TopicSettings::NoSuchTopic),
+            code => return Err(text(sys::rd_kafka_err2str(code))),
+        }
+        let entries = sys::rd_kafka_ConfigResource_configs(*found, &raw mut count);
+        let mut settings = BTreeMap::new();
+        for i in 0..count {
+            let (name, value) =
+                (sys::rd_kafka_ConfigEntry_name(*entries.add(i)), sys::rd_kafka_ConfigEntry_value(*entries.add(i)));
+            if !value.is_null() {
+                settings.insert(text(name), text(value));
+            }
+        }
+        Ok(TopicSettings::Known(settings))
     }
 }
 

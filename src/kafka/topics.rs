@@ -1,19 +1,15 @@
-//! Making topics and reading their settings, through librdkafka's admin client.
+//! Making topics, through librdkafka's admin client.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::cluster::{ASK, SETTLE, SETTLE_TRIES};
+use super::cluster::ASK;
 use super::{Cluster, Context, settings as properties};
 use crate::control::Control;
 use crate::error::{Error, Result};
-
-/// A topic's settings by name.
-pub type Settings = BTreeMap<String, String>;
 
 fn admin(cluster: &Cluster) -> Result<AdminClient<Context>> {
     properties::consumer(&cluster.properties, "millpond-metadata", 1024)
@@ -44,35 +40,6 @@ struct Unpark(std::thread::Thread);
 impl std::task::Wake for Unpark {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.unpark();
-    }
-}
-
-/// Reads the settings of topic `name`.
-///
-/// # Errors
-/// `Config` when the cluster forbids it, `External` when it does not answer.
-pub fn settings(cluster: &Cluster, name: &str) -> Result<Settings> {
-    let what = || format!("{}: read the settings of topic {name}", cluster.role.name());
-    let admin = admin(cluster)?;
-    let asked = [ResourceSpecifier::Topic(name)];
-    let mut tries = 0;
-    loop {
-        let answer = wait(admin.describe_configs(asked.iter(), &options()));
-        let mut found = answer.map_err(|error| Error::external(what()).because(error))?;
-        let resource = found.pop().ok_or_else(|| Error::bug(what()))?;
-        tries += 1;
-        match resource {
-            Ok(resource) => {
-                return Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect());
-            }
-            Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
-                return Err(Error::config(what()).hint("grant DESCRIBE_CONFIGS on it"));
-            }
-            Err(RDKafkaErrorCode::UnknownTopicOrPartition) if tries < SETTLE_TRIES => {
-                cluster.control.sleep(&what(), SETTLE)?;
-            }
-            Err(code) => return Err(Error::external(what()).because(rdkafka::error::KafkaError::Global(code))),
-        }
     }
 }
 
