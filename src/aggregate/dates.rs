@@ -8,12 +8,13 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 
 use super::instant::{self, Instant};
+use super::scan::Covered;
 use super::settings::{AggregateSettings, Dates};
 use crate::error::{Error, Result};
 use crate::mongo::client::told;
 
 /// Values stepped over at the top of the index before we ask for help.
-const GARBAGE: i64 = 1_000;
+const GARBAGE: u32 = 1_000;
 /// The longest range: ten thousand dates work, a typo in a year does not run for ever.
 const LONGEST: i32 = 40_000;
 
@@ -45,37 +46,66 @@ pub fn named(dates: &Dates) -> Result<Option<BTreeSet<i32>>> {
     })
 }
 
-/// The newest date not beyond now and the skew allowed; `None` for a collection without a readable time.
+/// The newest date not beyond now and the skew allowed, of the events that a report would count; `None` for a collection
+/// without a readable time.
 ///
 /// # Errors
 /// `Data` when more than a thousand values at the top of the index are unreadable or in the future.
-pub async fn latest(events: &Collection<Document>, settings: &AggregateSettings) -> Result<Option<i32>> {
+pub async fn latest(
+    events: &Collection<Document>,
+    settings: &AggregateSettings,
+    covered: &Covered,
+) -> Result<Option<i32>> {
     let field = settings.time_field.as_str();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let limit = i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
         + i64::try_from(settings.max_future_skew_seconds).unwrap_or(0) * 1_000_000;
-    let dates =
-        top(events, field, doc! {field: {"$type": "date", "$lte": bson::DateTime::from_millis(limit / 1_000)}}, 1)
-            .await?;
-    let mut best = dates.first().and_then(|time| read(time, limit));
-    let texts = top(events, field, doc! {field: {"$type": "string"}}, GARBAGE).await?;
-    let full = i64::try_from(texts.len()).unwrap_or(0) == GARBAGE;
-    let Some(found) = texts.iter().find_map(|time| read(time, limit)) else {
-        if full {
-            return Err(Error::data(format!(
-                "aggregate: the {GARBAGE} newest values of {field} are unreadable or in the future"
-            ))
-            .hint("mend them, or name the dates"));
+    let top = Top { events, field, limit, covered };
+    let moments = doc! {"$type": "date", "$lte": bson::DateTime::from_millis(limit / 1_000)};
+    let best = top.newest(moments, i32::MIN).await?.max(top.newest(doc! {"$type": "string"}, i32::MIN).await?);
+    let Some(best) = best else { return Ok(None) };
+    // Text order is not time order: an offset to the west can put a text of this date, at noon or later, on the next.
+    let low = format!("{} ", instant::text(best));
+    let west = doc! {"$type": "string", "$gte": low, "$regex": "[Tt ](1[2-9]|2[0-3]):.*-[01][0-9]:[0-9]{2}$"};
+    Ok(top.newest(west, best + 1).await?.or(Some(best)))
+}
+
+/// The top of the time index.
+struct Top<'a> {
+    events: &'a Collection<Document>,
+    field: &'a str,
+    /// Microseconds since 1970.
+    limit: i64,
+    covered: &'a Covered,
+}
+
+impl Top<'_> {
+    /// The first date from the top that is at least `least`.
+    async fn newest(&self, filter: Document, least: i32) -> Result<Option<i32>> {
+        let what = || format!("aggregate: the newest {} of {}", self.field, self.events.name());
+        let (field, mut garbage) = (self.field, 0);
+        let find = self.events.find(doc! {field: filter}).projection(doc! {field: 1}).sort(doc! {field: -1});
+        let mut found = find.await.map_err(|error| told(what(), error))?;
+        while let Some(document) = found.try_next().await.map_err(|error| told(what(), error))? {
+            let id = document.get_object_id("_id").ok().map(|id| id.bytes());
+            // On its way only: no report counts it yet.
+            if id.is_some_and(|id| self.covered.holds(&id) == Some(false)) {
+                continue;
+            }
+            match document.get(field).and_then(|time| read(time, self.limit)) {
+                Some(date) if date >= least => return Ok(Some(date)),
+                Some(_) => {}
+                None => garbage += 1,
+            }
+            if garbage > GARBAGE {
+                return Err(Error::data(format!(
+                    "aggregate: over {GARBAGE} newest values of {field} are unreadable or in the future"
+                ))
+                .hint("mend them, or name the dates"));
+            }
         }
-        return Ok(best);
-    };
-    best = best.max(Some(found));
-    // Text order is not time order: an offset can put a text near the top on another date than its own digits say.
-    let near = doc! {field: {"$type": "string", "$gte": instant::text(found - 1), "$not": {"$regex": "Z$"}}};
-    for time in top(events, field, near, GARBAGE).await? {
-        best = best.max(read(&time, limit));
+        Ok(None)
     }
-    Ok(best)
 }
 
 fn read(time: &Bson, limit: i64) -> Option<i32> {
@@ -85,20 +115,4 @@ fn read(time: &Bson, limit: i64) -> Option<i32> {
         _ => None,
     };
     instant.filter(|instant| instant.micros <= limit).map(|instant| instant.date)
-}
-
-async fn top(events: &Collection<Document>, field: &str, filter: Document, limit: i64) -> Result<Vec<Bson>> {
-    let found: Vec<Document> = async {
-        events
-            .find(filter)
-            .projection(doc! {field: 1, "_id": 0})
-            .sort(doc! {field: -1})
-            .limit(limit)
-            .await?
-            .try_collect()
-            .await
-    }
-    .await
-    .map_err(|error| told(format!("aggregate: the newest {field} of {}", events.name()), error))?;
-    Ok(found.into_iter().filter_map(|mut document| document.remove(field)).collect())
 }

@@ -90,7 +90,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         (Dates::All, _) => None,
         (_, Some(dates)) => Some(dates),
         (_, None) => {
-            let latest = dates::latest(&events, settings).await?;
+            let latest = dates::latest(&events, settings, &covered).await?;
             let back = i32::try_from(settings.lookback_days).unwrap_or(i32::MAX);
             Some(latest.map_or_else(BTreeSet::new, |date| (date.saturating_sub(back)..=date).collect()))
         }

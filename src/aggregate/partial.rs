@@ -19,7 +19,7 @@ pub const REPORTS: [(&str, &str); 3] = [
 ];
 const REFERRER: usize = 2;
 /// What a VARCHAR(255) key holds, in code points.
-const KEY_LENGTH: usize = 255;
+pub const KEY_LENGTH: usize = 255;
 
 /// Texts by small number.
 #[derive(Debug, Default, Clone)]

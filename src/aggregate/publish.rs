@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, Row, Transaction};
 
 use super::instant;
-use super::partial::REPORTS;
+use super::partial::{KEY_LENGTH, REPORTS};
 use super::rows::Finished;
 use super::settings::AggregateBooks;
 use crate::error::{Error, Result};
@@ -74,7 +74,8 @@ pub async fn ensure(client: &mut Client) -> Result<()> {
         let what = format!("postgres: table {table}");
         let found = transaction
             .query(
-                "SELECT column_name::text, data_type::text FROM information_schema.columns
+                "SELECT column_name::text, data_type::text, coalesce(character_maximum_length, 2147483647)::int
+                 FROM information_schema.columns
                  WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position",
                 &[table],
             )
@@ -85,13 +86,7 @@ pub async fn ensure(client: &mut Client) -> Result<()> {
             let index = format!("CREATE INDEX {table}_report_date ON {table} (report_date)");
             transaction.batch_execute(&index).await.map_err(failed(what.clone()))?;
         } else {
-            let found: BTreeMap<String, String> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
-            let fits = |(name, kind): &(&str, &str)| found.get(*name).is_some_and(|found| found == kind);
-            if let Some((name, kind)) = COLUMNS[report].iter().find(|column| !fits(column)) {
-                let is = found.get(*name).map_or("missing", String::as_str);
-                return Err(Error::config(format!("{what}: column {name} is {is}, not {kind}"))
-                    .hint("rename the table, or set another search_path in the DSN"));
-            }
+            refuse_unfit(report, &what, &found)?;
         }
         let view = VIEWS[report];
         let exists = transaction
@@ -110,8 +105,28 @@ pub async fn ensure(client: &mut Client) -> Result<()> {
         transaction.query_one("SELECT to_regclass('millpond_runs') IS NULL", &[]).await.map_err(failed(what))?;
     if ledger.get::<_, bool>(0) {
         transaction.batch_execute(LEDGER).await.map_err(failed("postgres: table millpond_runs"))?;
+        // Who published later than a run read: a handful of rows, however long the ledger.
+        let index = "CREATE INDEX millpond_runs_read_at ON millpond_runs (read_at)";
+        transaction.batch_execute(index).await.map_err(failed("postgres: table millpond_runs"))?;
     }
     transaction.commit().await.map_err(failed(what))
+}
+
+/// A table of the same name must hold what we write: the columns, and keys of up to 255 code points.
+fn refuse_unfit(report: usize, what: &str, found: &[Row]) -> Result<()> {
+    let found: BTreeMap<String, (String, i32)> =
+        found.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    for (name, kind) in COLUMNS[report] {
+        let is = match found.get(*name) {
+            Some((found, length)) if found == kind && usize::try_from(*length).unwrap_or(0) >= KEY_LENGTH => continue,
+            Some((found, length)) if found == kind => format!("{found}({length}), not {kind}({KEY_LENGTH})"),
+            Some((found, _)) => format!("{found}, not {kind}"),
+            None => format!("missing, not {kind}"),
+        };
+        return Err(Error::config(format!("{what}: column {name} is {is}"))
+            .hint("rename the table, or set another search_path in the DSN"));
+    }
+    Ok(())
 }
 
 /// Replaces the rows of `dates` in all tables and writes the ledger; a date that a later reading has published stays.

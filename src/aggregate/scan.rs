@@ -44,7 +44,15 @@ impl Wanted for Scope {
     }
 
     fn covered(&self, id: &[u8; 12]) -> Option<bool> {
-        let partitions = self.covered.sources.get(&u32::from_be_bytes([id[0], id[1], id[2], id[3]]))?;
+        self.covered.holds(id)
+    }
+}
+
+impl Covered {
+    /// `Some(true)` below its source's position, `Some(false)` beyond it, `None` for an unknown source.
+    #[must_use]
+    pub fn holds(&self, id: &[u8; 12]) -> Option<bool> {
+        let partitions = self.sources.get(&u32::from_be_bytes([id[0], id[1], id[2], id[3]]))?;
         let offset = i64::from_be_bytes([0, 0, id[6], id[7], id[8], id[9], id[10], id[11]]);
         let next = partitions.get(&u16::from_be_bytes([id[4], id[5]])).copied().unwrap_or(0);
         Some(offset < next)

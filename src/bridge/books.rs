@@ -52,6 +52,7 @@ pub(super) fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: 
     for part in parts.iter_mut() {
         if let Some(kept) = kept(part.partition) {
             part.kept = kept.clone();
+            part.known = true;
         }
         part.finished = part.kept.next >= part.end;
     }
@@ -81,6 +82,7 @@ pub(super) fn commit_books(run: &Run, parts: &mut [Part], books: &mut Books, pen
     for part in parts {
         if let Some(kept) = pending.kept.get(&part.partition) {
             part.kept = kept.clone();
+            part.known = true;
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 use crate::kafka::{Cluster, Context, Topic, native, settings};
 
-/// How often a lane starts again before the run gives up; each start waits for brokers by itself.
+/// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
 /// A transaction is committed after this long, full or not.
 const TRANSACTION_SECONDS: Duration = Duration::from_millis(1_500);
@@ -53,6 +53,8 @@ pub struct Part {
     pub end: i64,
     pub finished: bool,
     pub looked_at: bool,
+    /// Whether a position is kept: one that begins at its end keeps it too, or the next run would begin elsewhere.
+    pub known: bool,
 }
 
 enum End {
@@ -75,7 +77,7 @@ pub fn transactional_id(run_job: &str, source_cluster: &str, source_topic: &str,
 /// Whatever ends the lane; its open transaction is aborted, what was committed stays in `books`.
 pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: &mut Books) -> Result<()> {
     let mut transactions = first;
-    let mut restarts = 0;
+    let (mut restarts, mut committed) = (0, books.transactions);
     loop {
         let mut pending = Pending::default();
         let outcome = copy(run, &mut transactions, parts, books, &mut pending);
@@ -91,7 +93,8 @@ pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: 
                 return Err(error);
             }
         };
-        restarts += 1;
+        restarts = if books.transactions > committed { 1 } else { restarts + 1 };
+        committed = books.transactions;
         run.control.log(Level::Warning, format!("bridge: {id} starts again ({restarts}): {doubt}"));
         drop(transactions);
         run.control.sleep("bridge: start a lane again", Duration::from_millis(200))?;
@@ -145,13 +148,16 @@ fn copy(
     for part in parts.iter_mut() {
         part.finished = part.kept.next >= part.end;
     }
-    if parts.iter().all(|part| part.finished) {
+    if parts.iter().all(|part| part.finished && part.known) {
         return Ok(End::Finished);
     }
     let consumer = assign(run, parts)?;
     loop {
         *pending = Pending::default();
         transactions.begin()?;
+        for part in parts.iter_mut().filter(|part| part.finished && !part.known) {
+            finish(run, part, pending);
+        }
         let limited = match fill(run, &consumer, transactions, parts, pending) {
             Ok(limited) => limited,
             Err(error) => {

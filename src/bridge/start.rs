@@ -63,11 +63,12 @@ fn begin(run: &Run, end: &PartitionEnds) -> Result<Part> {
             found.first().map(|(_, offset)| *offset).filter(|offset| *offset >= 0).unwrap_or(end.last_stable)
         }
     };
-    Ok(part(end, Kept { next, ..Kept::default() }))
+    Ok(part(end, Kept { next, ..Kept::default() }, false))
 }
 
-fn part(end: &PartitionEnds, kept: Kept) -> Part {
-    Part { partition: end.partition, end: end.last_stable.max(kept.next), kept, finished: false, looked_at: false }
+fn part(end: &PartitionEnds, kept: Kept, known: bool) -> Part {
+    let end_offset = end.last_stable.max(kept.next);
+    Part { partition: end.partition, end: end_offset, kept, finished: false, looked_at: false, known }
 }
 
 fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<Part> {
@@ -125,7 +126,7 @@ fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<Part> {
         let text = format!("bridge: {place}: the transform changed from {} to {}", kept.transform, run.transform_name);
         run.control.log(Level::Warning, text);
     }
-    Ok(part(end, kept.clone()))
+    Ok(part(end, kept.clone(), true))
 }
 
 fn same(place: &str, what: &str, name: &str, kept: Option<&str>, found: Option<&str>, run: &Run) -> Result<()> {

@@ -99,6 +99,10 @@ pub fn told(what: impl Into<String>, error: tokio_postgres::Error) -> Error {
         return Error::config(what)
             .hint("GRANT CREATE, USAGE ON SCHEMA, and INSERT, DELETE, SELECT ON the tables, to this role");
     }
+    // Data exceptions and violated constraints: the same rows would be refused again.
+    if code.code().starts_with("22") || code.code().starts_with("23") {
+        return Error::data(what).hint("does the table have a constraint of its own?");
+    }
     if code.code().starts_with("42") || code.code().starts_with("3F") || code == SqlState::READ_ONLY_SQL_TRANSACTION {
         return Error::config(what);
     }

@@ -1,0 +1,78 @@
+"""Topics and collections for the races: made, filled and removed, each under a name of its own."""
+
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pymongo
+from bson.raw_bson import RawBSONDocument
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+import millpond
+from millpond.local import Stack
+from millpond.local.events import Parameters
+from millpond.local.produce import produce
+
+DATABASE = "benchmarks"
+PARTITIONS = 6
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Servers:
+    """A running stack and what the contenders need to know of it."""
+
+    remote: dict[str, str]
+    kafka: dict[str, str]
+    uri: str
+    dsn: str
+
+    @classmethod
+    def of(cls, stack: Stack) -> "Servers":
+        """Read the addresses of a stack."""
+        status = stack.status()
+        remote = millpond.kafka_from_jaas(status["remote"]["jaas"], status["remote"]["bootstrap"])
+        kafka = {"bootstrap.servers": status["kafka"]["bootstrap"]}
+        return cls(remote, kafka, status["mongo"]["uri"], status["postgres"]["dsn"])
+
+    def events(self, topic: str, count: int, seed: int, folder: Path) -> None:
+        """Write generated events to the remote broker."""
+        parameters = Parameters(seed, count, 3, 0.002, PARTITIONS, "2025-10-31")
+        produce(self.remote, topic, parameters, folder / f"{topic}.json")
+
+    def target(self) -> str:
+        """Make a target topic and its dead-letter topic; brokers settle before the clock starts."""
+        name = f"bench-{next(_numbers)}"
+        admin = AdminClient(dict(self.kafka))
+        config = {"retention.ms": "-1", "max.message.bytes": "2228224"}
+        topics = [NewTopic(one, PARTITIONS, 3, config=config) for one in (name, f"{name}.dead_letters")]
+        for made in admin.create_topics(topics).values():
+            made.result(timeout=30)
+        time.sleep(2)
+        return name
+
+    def forget(self, *topics: str) -> None:
+        """Delete topics: disks are finite."""
+        for gone in AdminClient(dict(self.kafka)).delete_topics(list(topics)).values():
+            gone.exception(timeout=30)
+
+    def mongo(self) -> "pymongo.MongoClient[Any]":
+        """Connect."""
+        return pymongo.MongoClient(self.uri)
+
+    def collection(self) -> str:
+        """Choose the name of a new collection, and remove the ones that earlier runs filled."""
+        with self.mongo() as client:
+            for name in client[DATABASE].list_collection_names():
+                if name.startswith("run-"):
+                    client[DATABASE].drop_collection(name)
+        return f"run-{next(_numbers)}"
+
+    def dump(self, collection: str, file: Path) -> None:
+        """Write every document as BSON, one after another."""
+        with self.mongo() as client, file.open("wb") as out:
+            raw = client[DATABASE].with_options(codec_options=client.codec_options.with_options(RawBSONDocument))  # type: ignore[call-overload]
+            for document in raw[collection].find():
+                out.write(document.raw)
