@@ -12,4 +12,4 @@ verb, arguments = sys.argv[1], json.loads(sys.argv[2])
 began = time.perf_counter()
 result = getattr(millpond, verb)(*arguments.pop("servers"), **arguments)
 seconds = time.perf_counter() - began
-answer(result.counted if verb == "aggregate" else result.read, seconds, phases=result.to_dict().get("phases"))
+answer(result.counted if verb == "aggregate" else result.read, seconds, phases=result.to_dict().get("phases"), transactions=result.to_dict().get("transactions"))

@@ -84,7 +84,12 @@ fn copy(job: &Copy) -> Outcome<(u64, Duration)> {
     let began = Instant::now();
     let consumer: BaseConsumer = client(
         &job.source,
-        &[("group.id", "raw"), ("enable.auto.commit", "false"), ("enable.partition.eof", "true"), ("fetch.queue.backoff.ms", "5")],
+        &[
+            ("group.id", "raw"),
+            ("enable.auto.commit", "false"),
+            ("enable.partition.eof", "true"),
+            ("fetch.queue.backoff.ms", "5"),
+        ],
     )
     .create()?;
     let producer: BaseProducer = client(
@@ -188,7 +193,8 @@ async fn scan(job: Scan) -> Outcome<(u64, Duration)> {
                 loop {
                     let next = ranges.lock().map_err(|_| "a cursor panicked")?.pop_front();
                     let Some(range) = next else { return Outcome::Ok(read) };
-                    let mut batches = collection.find(range).projection(fields.clone()).batch_size(10_000).batch().await?;
+                    let mut batches =
+                        collection.find(range).projection(fields.clone()).batch_size(10_000).batch().await?;
                     while let Some(batch) = batches.try_next().await? {
                         read += batch.doc_slices()?.into_iter().count() as u64;
                     }

@@ -97,7 +97,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     };
     let planned = began.elapsed().as_secs_f64();
     let ranges = match &wanted {
-        None => scan::all_ranges(&covered)?,
+        None => scan::all_ranges(&events, &covered).await?,
         Some(dates) => scan::date_ranges(&settings.time_field, dates),
     };
     let scope = Scope { covered, dates: wanted.clone().map(Arc::new) };

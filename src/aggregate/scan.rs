@@ -1,6 +1,6 @@
 //! The native engine: parallel raw-batch cursors over a work queue of many small ranges.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::oid::ObjectId;
@@ -18,8 +18,9 @@ use crate::mongo::sources::{SOURCES, event_id};
 
 /// Hours of a day's ranges: about equal work for cursors that take the next one when they are done.
 const HOURS: [&str; 12] = ["T02", "T04", "T06", "T08", "T10", "T12", "T14", "T16", "T18", "T20", "T22", "T23"];
-/// Offsets of one range of a whole-collection read.
+/// Offsets of one range of a whole-collection read, at least, and the most ranges of one partition.
 const OFFSETS: i64 = 200_000;
+const MOST_RANGES: i64 = 256;
 
 /// How far each source is stored: a report is a function of this.
 #[derive(Debug, Default, Clone)]
@@ -27,7 +28,7 @@ pub struct Covered {
     /// tag → partition → next offset.
     pub sources: HashMap<u32, HashMap<u16, i64>>,
     /// `cluster/topic/partition` → next offset.
-    pub named: std::collections::BTreeMap<String, i64>,
+    pub named: BTreeMap<String, i64>,
 }
 
 /// What a scan counts.
@@ -109,50 +110,59 @@ pub fn date_ranges(field: &str, dates: &BTreeSet<i32>) -> VecDeque<Document> {
 }
 
 /// The ranges of the whole collection, through the `_id` index: each known source by partition and offset, and all that
-/// lies between them.
+/// lies between them. Their number is bounded, however high the offsets are.
 ///
 /// # Errors
-/// `Bug` for a position that fits into no `_id`.
-pub fn all_ranges(covered: &Covered) -> Result<VecDeque<Document>> {
+/// `Bug` for a position that fits into no `_id`; as [`told`].
+pub async fn all_ranges(events: &Collection<Document>, covered: &Covered) -> Result<VecDeque<Document>> {
     let mut ranges = VecDeque::new();
-    let mut tags: Vec<u32> = covered.sources.keys().copied().collect();
-    tags.sort_unstable();
-    let id = |tag, partition, offset| event_id(tag, partition, offset).map(ObjectId::from_bytes);
     let mut others = vec![doc! {"_id": {"$not": {"$type": "objectId"}}}];
-    let mut low = ObjectId::from_bytes([0; 12]);
-    for tag in &tags {
-        others.push(doc! {"_id": {"$gte": low, "$lt": id(*tag, 0, 0)?}});
-        let partitions = &covered.sources[tag];
-        let last = partitions.keys().max().copied().unwrap_or(0);
-        for partition in 0..=last {
-            let next = partitions.get(&partition).copied().unwrap_or(0);
-            let place = i32::from(partition);
-            let mut from = 0;
-            while from + OFFSETS < next {
-                ranges
-                    .push_back(doc! {"_id": {"$gte": id(*tag, place, from)?, "$lt": id(*tag, place, from + OFFSETS)?}});
-                from += OFFSETS;
+    let between = |low: ObjectId, high: ObjectId| doc! {"_id": {"$gte": low, "$lt": high}};
+    let id = |tag, partition: u16, offset| event_id(tag, i32::from(partition), offset).map(ObjectId::from_bytes);
+    // Where the unread rest begins; `None` once the last `_id` of all was passed.
+    let mut low = Some(ObjectId::from_bytes([0; 12]));
+    for (tag, partitions) in covered.sources.iter().collect::<BTreeMap<_, _>>() {
+        for (partition, next) in partitions.iter().collect::<BTreeMap<_, _>>() {
+            let (begin, end) = (id(*tag, *partition, 0)?, id(*tag, *partition, (1 << 48) - 1)?);
+            if let Some(low) = low.filter(|low| *low < begin) {
+                others.push(between(low, begin));
             }
-            let end = doc! {"$gte": id(*tag, place, from)?, "$lte": id(*tag, place, (1 << 48) - 1)?};
-            ranges.push_back(doc! {"_id": end});
+            let mut from = first_offset(events, begin, end).await?.min(*next);
+            ranges.push_back(between(begin, id(*tag, *partition, from)?));
+            let step = OFFSETS.max((*next - from) / MOST_RANGES);
+            while from + step < *next {
+                ranges.push_back(between(id(*tag, *partition, from)?, id(*tag, *partition, from + step)?));
+                from += step;
+            }
+            ranges.push_back(doc! {"_id": {"$gte": id(*tag, *partition, from)?, "$lte": end}});
+            low = after(end);
         }
-        low = id(*tag, i32::from(last), (1 << 48) - 1)?;
-        others.push(doc! {"_id": {"$gt": low, "$lt": ObjectId::from_bytes(next_tag(*tag))}});
-        low = ObjectId::from_bytes(next_tag(*tag));
     }
-    if tags.last() != Some(&u32::MAX) {
-        others.push(doc! {"_id": {"$gte": low, "$lte": ObjectId::from_bytes([0xff; 12])}});
-    }
+    others.extend(low.map(|low| doc! {"_id": {"$gte": low, "$lte": ObjectId::from_bytes([0xff; 12])}}));
     ranges.extend(others);
     Ok(ranges)
 }
 
-fn next_tag(tag: u32) -> [u8; 12] {
-    let mut id = [0; 12];
-    id[..4].copy_from_slice(&tag.saturating_add(1).to_be_bytes());
-    if tag == u32::MAX { [0xff; 12] } else { id }
+/// The offset of the first document from `begin` to `end`; 0 when there is none.
+async fn first_offset(events: &Collection<Document>, begin: ObjectId, end: ObjectId) -> Result<i64> {
+    let find = events.find_one(doc! {"_id": {"$gte": begin, "$lte": end}}).projection(doc! {"_id": 1});
+    let found = find.sort(doc! {"_id": 1}).await;
+    let found = found.map_err(|error| told(format!("aggregate: the first _id of {}", events.name()), error))?;
+    let bytes = found.and_then(|document| document.get_object_id("_id").ok()).map(|id| id.bytes());
+    Ok(bytes.map_or(0, |id| i64::from_be_bytes([0, 0, id[6], id[7], id[8], id[9], id[10], id[11]])))
 }
 
+/// The next `_id` after `id`.
+fn after(id: ObjectId) -> Option<ObjectId> {
+    let mut bytes = id.bytes();
+    for byte in bytes.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(ObjectId::from_bytes(bytes));
+        }
+    }
+    None
+}
 /// Reads the ranges with `cursors` tasks, and merges what they fold.
 ///
 /// # Errors

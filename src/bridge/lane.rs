@@ -108,7 +108,7 @@ pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: 
 /// # Errors
 /// As [`Transactions::init`].
 pub fn init(run: &Run, id: &str) -> Result<Transactions> {
-    let queue = (64 * 1024 / run.lanes).max(4 * 1024);
+    let queue = (32 * 1024 / run.lanes).max(4 * 1024);
     let topics = &run.target_topics;
     Transactions::init(
         &run.target,
@@ -122,8 +122,9 @@ pub fn init(run: &Run, id: &str) -> Result<Transactions> {
 
 fn assign(run: &Run, parts: &[Part]) -> Result<BaseConsumer<Context>> {
     let what = format!("source: assign topic {}", run.source_topic.name);
-    let queue = (48 * 1024 / run.lanes).max(2 * 1024);
-    let consumer: BaseConsumer<Context> = settings::consumer(&run.source.properties, "millpond-bridge", queue)
+    let queue = (24 * 1024 / run.lanes).max(2 * 1024);
+    let fetch = (4 * 1024 / run.lanes).clamp(256, 1024);
+    let consumer: BaseConsumer<Context> = settings::consumer(&run.source.properties, "millpond-bridge", queue, fetch)
         .create_with_context(Context::default())
         .map_err(|error| settings::refused("source", &error))?;
     let mut assignment = TopicPartitionList::new();
@@ -222,6 +223,7 @@ fn fill(
             return Ok(None);
         }
         // A slice of messages between two looks at the clock.
+        let now_ms = record::now_ms();
         for _ in 0..512 {
             match consumer.poll(Duration::from_millis(20)) {
                 None => {
@@ -253,7 +255,7 @@ fn fill(
                         run.budget.fetch_add(1, Ordering::AcqRel);
                         return Ok(Some("max_events"));
                     }
-                    one(run, transactions, &message, part, pending, &mut scratch)?;
+                    one(run, transactions, &message, part, pending, now_ms, &mut scratch)?;
                     if message.offset() + 1 >= part.end {
                         finish(run, part, pending);
                         break;
@@ -326,13 +328,14 @@ fn one(
     message: &BorrowedMessage<'_>,
     part: &mut Part,
     pending: &mut Pending,
+    now_ms: i64,
     scratch: &mut Vec<u8>,
 ) -> Result<()> {
     if !part.looked_at {
         part.looked_at = true;
         record::refuse_expired(&run.target_topics, message)?;
     }
-    let copy = record::decide(&run.target_topics, &run.transform, message, scratch);
+    let copy = record::decide(&run.target_topics, &run.transform, message, now_ms, scratch);
     pending.books.read += 1;
     pending.books.bytes += message.payload_len() as u64;
     let kept = pending.kept.entry(message.partition()).or_insert_with(|| fresh(run, &part.kept));
@@ -343,8 +346,7 @@ fn one(
             pending.books.written += 1;
             kept.written += 1;
             let partition = record::partition(&run.target_topics, &run.source_topic, message);
-            let written = BaseRecord::<[u8], [u8]>::to(&run.target_topics.topic.name).partition(partition);
-            record::send(transactions, record::with(written, message, value), &run.control)
+            record::write(transactions, message, partition, value, &run.control)
         }
         Copy::DeadLetter(letter) => {
             pending.books.dead_lettered += 1;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rdkafka::Timestamp;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::BaseRecord;
+use rdkafka::producer::{BaseRecord, Producer};
 
 use super::lane::Run;
 use super::target::Target;
@@ -16,7 +16,7 @@ use super::transform::Ready;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
-use crate::kafka::{Topic, partitioner};
+use crate::kafka::{Topic, native, partitioner};
 
 /// What a record adds to key, value and headers in a batch of its own, at most.
 const OVERHEAD: usize = 120;
@@ -56,15 +56,16 @@ pub fn refuse_expired(target: &Target, message: &BorrowedMessage<'_>) -> Result<
     .hint("set retention.ms=-1 on it, or allow=[\"retention\"]"))
 }
 
-/// Decides what becomes of an event.
+/// Decides what becomes of an event; `now_ms` may be a slice of messages old.
 pub fn decide<'a>(
     target: &Target,
     transform: &Ready,
     message: &'a BorrowedMessage<'_>,
+    now_ms: i64,
     scratch: &'a mut Vec<u8>,
 ) -> Copy<'a> {
     if let Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) = message.timestamp() {
-        let age = now_ms().saturating_sub(time);
+        let age = now_ms.saturating_sub(time);
         // librdkafka sends "now" for a timestamp of 0, and the broker refuses what lies outside the topic's limits.
         if time == 0 || age > target.before_ms || age.saturating_neg() > target.after_ms {
             return Copy::DeadLetter(DeadLetter::new(Reason::Timestamp, format!("record timestamp {time}")));
@@ -104,31 +105,36 @@ pub fn partition(target: &Target, source: &Topic, message: &BorrowedMessage<'_>)
     message.key().map_or(message.partition() % count, |key| partitioner::partition_of(key, count))
 }
 
-/// Fills in key, headers and timestamp of the source, and a value.
-#[must_use]
-pub fn with<'a>(
-    mut record: BaseRecord<'a, [u8], [u8]>,
-    message: &'a BorrowedMessage<'_>,
-    value: Option<&'a [u8]>,
-) -> BaseRecord<'a, [u8], [u8]> {
-    // -1 says "none"; rust-rdkafka would send "now" for an absent one.
-    record = record.timestamp(match message.timestamp() {
+/// Writes an event to the target topic: its key, headers and timestamp, and a value. A full queue is polled, never slept
+/// on.
+///
+/// # Errors
+/// As [`Transactions::judge`]; `Cancelled`.
+pub fn write(
+    transactions: &Transactions,
+    message: &BorrowedMessage<'_>,
+    partition: i32,
+    value: Option<&[u8]>,
+    control: &Control,
+) -> Result<()> {
+    let timestamp = match message.timestamp() {
         Timestamp::NotAvailable => -1,
         Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
-    });
-    if let Some(key) = message.key() {
-        record = record.key(key);
+    };
+    let client = transactions.producer.client();
+    loop {
+        match native::produce(client, &transactions.topic, partition, timestamp, value, message) {
+            Ok(()) => return Ok(()),
+            Err(RDKafkaErrorCode::QueueFull) => {
+                control.check("bridge: write events")?;
+                transactions.producer.poll(Duration::from_millis(20));
+            }
+            Err(code) => return Err(transactions.judge("write to", KafkaError::MessageProduction(code))),
+        }
     }
-    if let Some(value) = value {
-        record = record.payload(value);
-    }
-    if let Some(headers) = message.headers() {
-        record = record.headers(headers.detach());
-    }
-    record
 }
 
-/// Hands a record to librdkafka; a full queue is polled, never slept on.
+/// Hands a position or a dead letter to librdkafka, as [`write`] does an event.
 ///
 /// # Errors
 /// As [`Transactions::judge`]; `Cancelled`.

@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use super::positions::TRANSACTION_TIMEOUT_MS;
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::kafka::native::{self, TopicHandle};
 use crate::kafka::{Cluster, Context, settings};
 
 /// A commit that took longer may have been asked twice.
@@ -19,6 +20,8 @@ const CLEAN_COMMIT: Duration = Duration::from_secs(2);
 
 /// A producer and when the broker last confirmed that it is the one of its transactional id.
 pub struct Transactions {
+    /// The target topic. Before the producer, so that it is dropped first.
+    pub topic: TopicHandle,
     pub producer: BaseProducer<Context>,
     id: String,
     confirmed: Instant,
@@ -90,7 +93,9 @@ impl Transactions {
             }
         }
         let errors_before = producer.context().transport_errors();
-        Ok(Self { producer, id: id.to_owned(), confirmed: Instant::now(), errors_before })
+        let topic = native::topic_handle(producer.client(), topic)
+            .map_err(|said| Error::external(format!("{what}: topic {topic}: {said}")))?;
+        Ok(Self { topic, producer, id: id.to_owned(), confirmed: Instant::now(), errors_before })
     }
 
     /// Begins a transaction.
@@ -107,6 +112,9 @@ impl Transactions {
     /// # Errors
     /// `Fenced` when another run took over; `Data` or `Config` when the broker refused a record for good.
     pub fn commit(&mut self) -> Result<Commit> {
+        while !native::flush(self.producer.client(), Duration::from_millis(100)) {
+            self.producer.poll(Duration::ZERO);
+        }
         let began = Instant::now();
         match self.producer.commit_transaction(rdkafka::util::Timeout::Never) {
             Ok(()) => {

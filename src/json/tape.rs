@@ -12,7 +12,7 @@ use super::text;
 /// Objects and arrays may nest this deep, the top one counted.
 pub const MAX_DEPTH: usize = 100;
 /// Objects of more keys than this are searched for duplicates with a hash set.
-const FEW_KEYS: usize = 16;
+const FEW_KEYS: usize = 64;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,17 +213,28 @@ impl Tape {
     }
 }
 
+/// A small number that equal keys share and most others do not.
+fn trace(key: &[u8]) -> usize {
+    let at = |i: usize| key.get(i).map_or(0, |byte| usize::from(*byte));
+    let middle = key.len() / 2;
+    (key.len() * 37 + at(0) * 5 + at(middle) * 11 + at(key.len().wrapping_sub(1)) * 23 + at(middle + 1) * 7) % 1_024
+}
+
 fn repeated<'a>(keys: &[(&'a [u8], bool)]) -> Option<&'a [u8]> {
     if keys.iter().any(|(_, escaped)| *escaped) {
         let mut seen = HashSet::with_capacity(keys.len());
         return keys.iter().find(|(key, _)| !seen.insert(text::code_units(key))).map(|(key, _)| *key);
     }
     if keys.len() <= FEW_KEYS {
-        return keys
-            .iter()
-            .enumerate()
-            .find(|(i, (key, _))| keys[..*i].iter().any(|(k, _)| k == key))
-            .map(|(_, (key, _))| *key);
+        // Only keys of one trace are compared: most objects need no comparison at all.
+        let mut met = [0_u64; 16];
+        return keys.iter().enumerate().find_map(|(i, (key, _))| {
+            let trace = trace(key);
+            let (word, bit) = (trace / 64, 1 << (trace % 64));
+            let again = met[word] & bit != 0;
+            met[word] |= bit;
+            (again && keys[..i].iter().any(|(k, _)| k == key)).then_some(*key)
+        });
     }
     let mut seen = HashSet::with_capacity(keys.len());
     keys.iter().find(|(key, _)| !seen.insert(*key)).map(|(key, _)| *key)

@@ -67,7 +67,7 @@ impl Cluster {
     pub fn connect(properties: &Properties, role: Role, control: &Arc<Control>) -> Result<Self> {
         settings::check(properties, role)?;
         let side = role.name();
-        let mut config = settings::consumer(properties, "millpond-metadata", 1024);
+        let mut config = settings::consumer(properties, "millpond-metadata", 1024, 256);
         config.set("socket.timeout.ms", "5000");
         let client: BaseConsumer<Context> =
             config.create_with_context(Context::default()).map_err(|error| settings::refused(side, &error))?;

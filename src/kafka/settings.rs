@@ -173,15 +173,16 @@ fn same(name: &str, value: &str, ours: &str) -> bool {
     value == ours || (name.ends_with("acks") && (value == "-1" || value == "all"))
 }
 
-/// A consumer's configuration: our defaults, then the user's, then what we own.
+/// A consumer's configuration: our defaults, then the user's, then what we own. Memory is bounded by the queue and, for
+/// each partition, a fetch of compressed bytes (a larger record comes whole all the same).
 #[must_use]
-pub fn consumer(properties: &Properties, group: &str, queue_kbytes: u64) -> ClientConfig {
+pub fn consumer(properties: &Properties, group: &str, queue_kbytes: u64, fetch_kbytes: u64) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("client.id", "millpond")
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "50")
-        .set("fetch.message.max.bytes", "4194304")
+        .set("fetch.message.max.bytes", (fetch_kbytes * 1024).to_string())
         .set("queued.min.messages", "1000000")
         .set("queued.max.messages.kbytes", queue_kbytes.to_string())
         .set("socket.timeout.ms", "10000")
@@ -206,7 +207,9 @@ pub fn producer(properties: &Properties, transactional_id: &str, timeout_ms: u64
     let mut config = ClientConfig::new();
     config
         .set("client.id", "millpond")
-        .set("linger.ms", "50")
+        // Nothing is seen before the commit, which flushes: full batches cost the brokers least, and librdkafka spins
+        // while a batch that is due finds five requests under way.
+        .set("linger.ms", "1000")
         .set("batch.size", "1000000")
         .set("batch.num.messages", "50000")
         .set("compression.type", "lz4")
@@ -221,6 +224,7 @@ pub fn producer(properties: &Properties, transactional_id: &str, timeout_ms: u64
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
+        .set("delivery.report.only.error", "true")
         .set("transactional.id", transactional_id)
         .set("transaction.timeout.ms", timeout_ms.to_string());
     config

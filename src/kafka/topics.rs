@@ -12,7 +12,7 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 
 fn admin(cluster: &Cluster) -> Result<AdminClient<Context>> {
-    properties::consumer(&cluster.properties, "millpond-metadata", 1024)
+    properties::consumer(&cluster.properties, "millpond-metadata", 1024, 256)
         .create_with_context::<_, AdminClient<Context>>(Context::default())
         .map_err(|error| properties::refused(cluster.role.name(), &error))
 }

@@ -68,7 +68,7 @@ impl Reader {
         limits: &Limits,
     ) -> Result<Self> {
         let what = format!("source: assign topic {topic}");
-        let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, "millpond-sink", 48 * 1024)
+        let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, "millpond-sink", 24 * 1024, 512)
             .create_with_context(Context::default())
             .map_err(|error| settings::refused("source", &error))?;
         let open: BTreeMap<i32, Part> =

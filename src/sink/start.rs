@@ -115,7 +115,7 @@ fn resume(cluster: &Cluster, topic: &Topic, end: &PartitionEnds, next: i64, cont
 }
 
 fn group_consumer(cluster: &Cluster, settings: &SinkSettings) -> Result<BaseConsumer<Context>> {
-    kafka_settings::consumer(&cluster.properties, &settings.group(), 1024)
+    kafka_settings::consumer(&cluster.properties, &settings.group(), 1024, 256)
         .create_with_context(Context::default())
         .map_err(|error| kafka_settings::refused("source", &error))
 }
