@@ -1,12 +1,13 @@
 """Topics and collections for the races: made, filled and removed, each under a name of its own."""
 
-import itertools
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pymongo
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
@@ -17,7 +18,6 @@ from millpond.local.produce import produce
 
 DATABASE = "benchmarks"
 PARTITIONS = 6
-_numbers = itertools.count(1)
 
 
 @dataclass
@@ -37,14 +37,15 @@ class Servers:
         kafka = {"bootstrap.servers": status["kafka"]["bootstrap"]}
         return cls(remote, kafka, status["mongo"]["uri"], status["postgres"]["dsn"])
 
-    def events(self, topic: str, count: int, seed: int, folder: Path) -> None:
-        """Write generated events to the remote broker."""
-        parameters = Parameters(seed, count, 3, 0.002, PARTITIONS, "2025-10-31")
-        produce(self.remote, topic, parameters, folder / f"{topic}.json")
+    def events(self, count: int, folder: Path) -> str:
+        """Write generated events to a new topic of the remote broker."""
+        topic = f"bench-{secrets.token_hex(5)}"
+        produce(self.remote, topic, Parameters(1, count, 3, 0.002, PARTITIONS, "2025-10-31"), folder / f"{topic}.json")
+        return topic
 
     def target(self) -> str:
         """Make a target topic and its dead-letter topic; brokers settle before the clock starts."""
-        name = f"bench-{next(_numbers)}"
+        name = f"bench-{secrets.token_hex(5)}"
         admin = AdminClient(dict(self.kafka))
         config = {"retention.ms": "-1", "max.message.bytes": "2228224"}
         topics = [NewTopic(one, PARTITIONS, 3, config=config) for one in (name, f"{name}.dead_letters")]
@@ -68,11 +69,11 @@ class Servers:
             for name in client[DATABASE].list_collection_names():
                 if name.startswith("run-"):
                     client[DATABASE].drop_collection(name)
-        return f"run-{next(_numbers)}"
+        return f"run-{secrets.token_hex(5)}"
 
     def dump(self, collection: str, file: Path) -> None:
         """Write every document as BSON, one after another."""
         with self.mongo() as client, file.open("wb") as out:
-            raw = client[DATABASE].with_options(codec_options=client.codec_options.with_options(RawBSONDocument))  # type: ignore[call-overload]
-            for document in raw[collection].find():
+            options = CodecOptions(document_class=RawBSONDocument)
+            for document in client[DATABASE].get_collection(collection, codec_options=options).find():
                 out.write(document.raw)

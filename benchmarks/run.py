@@ -55,8 +55,7 @@ class Bench:
         return ours("bridge", both, **words), target
 
     def bridge(self) -> None:
-        topic = "bench-short"
-        self.servers.events(topic, self.options.events, 1, self.folder)
+        topic = self.servers.events(self.options.events, self.folder)
         used: list[str] = []
 
         def millpond() -> list[str]:
@@ -104,10 +103,9 @@ class Bench:
         return target
 
     def sink(self) -> None:
-        topic, file = "bench-short-sink", self.folder / "documents.bson"
-        self.servers.events(topic, self.options.events, 2, self.folder)
-        target = self.stored(topic, "documents")
-        self.servers.dump("documents", file)
+        file, documents = self.folder / "documents.bson", self.servers.collection()
+        target = self.stored(self.servers.events(self.options.events, self.folder), documents)
+        self.servers.dump(documents, file)
         store = {"topic": target, "database": DATABASE}
         place = {"uri": self.servers.uri, "database": DATABASE}
         flight = {"file": str(file), "batch_size": 1_000, "in_flight": 4}
@@ -148,9 +146,8 @@ class Bench:
         return prepare
 
     def aggregate(self) -> None:
-        topic, collection = "bench-long", "views"
-        self.servers.events(topic, self.options.documents, 3, self.folder)
-        self.stored(topic, collection)
+        collection = self.servers.collection()
+        self.stored(self.servers.events(self.options.documents, self.folder), collection)
         words = {"database": DATABASE, "collection": collection}
         both = [self.servers.uri, self.servers.dsn]
         dated = {"uri": self.servers.uri, **words, "date": DATE, "next_date": NEXT_DATE}
@@ -168,9 +165,8 @@ class Bench:
             self.remember("aggregate", answer)
 
     def small(self) -> None:
-        topic, collection = "bench-small", "small"
-        self.servers.events(topic, 10_000, 4, self.folder)
-        self.stored(topic, collection)
+        collection = self.servers.collection()
+        self.stored(self.servers.events(10_000, self.folder), collection)
         words = {"database": DATABASE, "collection": collection, "dates": "all"}
         both = [self.servers.uri, self.servers.dsn]
         contender = Contender("millpond.aggregate, 10,000 documents", lambda: ours("aggregate", both, **words))

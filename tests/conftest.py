@@ -87,7 +87,7 @@ class Servers:
             consumer.close()
 
 
-def _started(directory: Path) -> Iterator[Servers]:
+def started(directory: Path) -> Iterator[Servers]:
     stack = Stack(directory)
     try:
         yield Servers(stack, stack.up())
@@ -102,7 +102,7 @@ def servers() -> Iterator[Servers]:
         yield Servers(Stack(shared), Stack(shared).status())
         return
     with tempfile.TemporaryDirectory(prefix="millpond-test-", ignore_cleanup_errors=True) as directory:
-        yield from _started(Path(directory) / "stack")
+        yield from started(Path(directory) / "stack")
 
 
 @pytest.fixture(scope="session")

@@ -99,12 +99,12 @@ class Frame:
         """Return the rows as mappings."""
         return [dict(zip(self.columns, row, strict=True)) for row in self]
 
-    def top(self, n: int = 10, *, date: str | None = None) -> list[dict[str, Any]]:
+    def top(self, n: int = 10, *, date: object = None) -> list[dict[str, Any]]:
         """Return the `n` rows of most views of a date (default: the latest one), ties by key."""
         rows = self.to_dicts()
         if not rows:
             return []
-        wanted = date or str(max(row["report_date"] for row in rows))
+        wanted = str(date or max(row["report_date"] for row in rows))
         key = self.columns[0]
         rows = [row for row in rows if str(row["report_date"]) == wanted]
         return sorted(rows, key=lambda row: (-row["view_count"], row[key].encode()))[:n]

@@ -177,6 +177,7 @@ def aggregate(
     spark: object | None = None,
     job: str | None = None,
     lookback_days: int = 0,
+    max_future_skew: float | dt.timedelta | None = None,
     allow_scan: bool = False,
     progress: ProgressArgument = None,
     cancel: CancelToken | None = None,
@@ -196,6 +197,7 @@ def aggregate(
         spark: Not available yet.
         job: Name in the ledger. Default: `<database>.<collection>`.
         lookback_days: With "latest": so many dates before it as well.
+        max_future_skew: With "latest": how far beyond now an event may be (seconds or timedelta). Default: 24 hours.
         allow_scan: Read the whole collection when no index begins with `time_field`.
         progress: As in `bridge`.
         cancel: As in `bridge`.
@@ -218,6 +220,7 @@ def aggregate(
         "mode": mode,
         "job": job,
         "lookback_days": lookback_days,
+        "max_future_skew": None if max_future_skew is None else (_milliseconds(max_future_skew) or 0) // 1000,
         "allow_scan": allow_scan,
     }
     with _watched("aggregate", progress, cancel) as (token, observer):

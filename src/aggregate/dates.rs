@@ -47,7 +47,8 @@ pub fn named(dates: &Dates) -> Result<Option<BTreeSet<i32>>> {
 }
 
 /// The newest date not beyond now and the skew allowed, of the events that a report would count; `None` for a collection
-/// without a readable time.
+/// without a readable time. An offset to the west can put a text of this very date on the next: the scan of the date
+/// meets it, see [`super::partial::Partial::later`].
 ///
 /// # Errors
 /// `Data` when more than a thousand values at the top of the index are unreadable or in the future.
@@ -56,18 +57,40 @@ pub async fn latest(
     settings: &AggregateSettings,
     covered: &Covered,
 ) -> Result<Option<i32>> {
-    let field = settings.time_field.as_str();
+    let top = Top { events, field: &settings.time_field, limit: limit(settings), covered };
+    let moments = doc! {"$type": "date", "$lte": bson::DateTime::from_millis(top.limit / 1_000)};
+    let moment = top.newest(moments).await?.map(|(date, _)| date);
+    let Some((date, mut text)) = top.newest(doc! {"$type": "string"}).await? else { return Ok(moment) };
+    let mut best = Some(date).max(moment);
+    // Text order is not time order: an offset to the east puts the top text on the day before its own. Below it, only texts
+    // of another offset can be later.
+    let mut offsets = Vec::new();
+    while let Some(date) = best {
+        offsets.push(offset_of(&text));
+        let below = doc! {"$type": "string", "$gte": instant::bound(date + 1), "$not": {"$regex": offsets.join("|")}};
+        let Some((date, next)) = top.newest(below).await? else { break };
+        best = best.max(Some(date));
+        text = next;
+    }
+    Ok(best)
+}
+
+/// The last microsecond since 1970 that `latest` may report.
+#[must_use]
+pub fn limit(settings: &AggregateSettings) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let limit = i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
-        + i64::try_from(settings.max_future_skew_seconds).unwrap_or(0) * 1_000_000;
-    let top = Top { events, field, limit, covered };
-    let moments = doc! {"$type": "date", "$lte": bson::DateTime::from_millis(limit / 1_000)};
-    let best = top.newest(moments, i32::MIN).await?.max(top.newest(doc! {"$type": "string"}, i32::MIN).await?);
-    let Some(best) = best else { return Ok(None) };
-    // Text order is not time order: an offset to the west can put a text of this date, at noon or later, on the next.
-    let low = format!("{} ", instant::text(best));
-    let west = doc! {"$type": "string", "$gte": low, "$regex": "[Tt ](1[2-9]|2[0-3]):.*-[01][0-9]:[0-9]{2}$"};
-    Ok(top.newest(west, best + 1).await?.or(Some(best)))
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX).saturating_add(
+        i64::try_from(settings.max_future_skew_seconds).unwrap_or(i64::MAX / 1_000_000).saturating_mul(1_000_000),
+    )
+}
+
+/// What texts of the same offset have in common.
+fn offset_of(text: &str) -> String {
+    let clock = text.get(10..).unwrap_or_default();
+    match clock.find(['+', '-']) {
+        None => "^.{10}[^+-]*$".to_owned(),
+        Some(at) => format!("\\{}$", &clock[at..]),
+    }
 }
 
 /// The top of the time index.
@@ -80,8 +103,8 @@ struct Top<'a> {
 }
 
 impl Top<'_> {
-    /// The first date from the top that is at least `least`.
-    async fn newest(&self, filter: Document, least: i32) -> Result<Option<i32>> {
+    /// The first readable date from the top, and its text where it is one.
+    async fn newest(&self, filter: Document) -> Result<Option<(i32, String)>> {
         let what = || format!("aggregate: the newest {} of {}", self.field, self.events.name());
         let (field, mut garbage) = (self.field, 0);
         let find = self.events.find(doc! {field: filter}).projection(doc! {field: 1}).sort(doc! {field: -1});
@@ -93,8 +116,7 @@ impl Top<'_> {
                 continue;
             }
             match document.get(field).and_then(|time| read(time, self.limit)) {
-                Some(date) if date >= least => return Ok(Some(date)),
-                Some(_) => {}
+                Some(date) => return Ok(Some((date, document.get_str(field).unwrap_or_default().to_owned()))),
                 None => garbage += 1,
             }
             if garbage > GARBAGE {

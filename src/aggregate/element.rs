@@ -14,6 +14,20 @@ pub enum Element<'a> {
     Other,
 }
 
+impl std::fmt::Display for Element<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => {
+                let shown: String = String::from_utf8_lossy(text).chars().take(60).collect();
+                write!(f, "{shown}")
+            }
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::ObjectId(id) => id.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
 /// Calls `take` with the name and value of each top-level element. False when the document is cut short.
 pub fn walk<'a>(document: &'a [u8], mut take: impl FnMut(&'a [u8], Element<'a>)) -> bool {
     let mut rest = document.get(4..).unwrap_or_default();

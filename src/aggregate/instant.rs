@@ -3,6 +3,9 @@
 use crate::bridge::time_text::{civil_from_days, days_from_civil};
 
 const DAY_US: i64 = 86_400_000_000;
+/// 0001-01-01 and 9999-12-31, in days since 1970-01-01.
+const FIRST: i32 = -719_162;
+const LAST: i32 = 2_932_896;
 
 /// A moment and the date it counts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +17,12 @@ pub struct Instant {
 }
 
 impl Instant {
-    /// The moment of microseconds since 1970, on its UTC date.
+    /// The moment of microseconds since 1970, on its UTC date; `None` outside the years 1 to 9999, which neither a text nor
+    /// a reader's calendar has.
     #[must_use]
     pub fn from_micros(micros: i64) -> Option<Self> {
-        Some(Self { date: i32::try_from(micros.div_euclid(DAY_US)).ok()?, micros })
+        let date = i32::try_from(micros.div_euclid(DAY_US)).ok()?;
+        (FIRST..=LAST).contains(&date).then_some(Self { date, micros })
     }
 
     /// Reads `YYYY-MM-DD`, alone or followed by `T`, `t` or a blank, `HH:MM:SS`, a fraction, and an offset: with offset
@@ -84,6 +89,13 @@ pub fn date(text: &[u8]) -> Option<i32> {
     }
     let days = days_from_civil(year, month, day);
     (civil_from_days(days) == (year, month, day)).then(|| i32::try_from(days).ok())?
+}
+
+/// The least text that sorts after every text of the days before `date`.
+#[must_use]
+pub fn bound(date: i32) -> String {
+    // A fifth digit of the year would sort among the first millennium; what follows all digits does not.
+    if date > LAST { ":".into() } else { text(date) }
 }
 
 /// `YYYY-MM-DD` of a day since 1970-01-01.

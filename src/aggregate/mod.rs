@@ -22,14 +22,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::Document;
+use bson::{Bson, Document};
 use futures_util::TryStreamExt;
 use mongodb::Collection;
 pub use settings::{AggregateResult, AggregateSettings};
 
 use self::partial::{Partial, REPORTS};
 use self::scan::Scope;
-use self::settings::{AggregateBooks, Dates};
+use self::settings::{AggregateBooks, Dates, Sample};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::{self, told};
@@ -66,6 +66,7 @@ pub fn aggregate(settings: &AggregateSettings, control: &Arc<Control>) -> Result
 async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<AggregateResult> {
     let began = Instant::now();
     let named = dates::named(&settings.dates)?;
+    settings.check()?;
     let mut postgres = match &settings.postgres_dsn {
         None => None,
         Some(dsn) => {
@@ -86,25 +87,38 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     };
     let covered = Arc::new(scan::covered(&database, &settings.collection).await?);
     books.positions = covered.named.clone();
-    let wanted = match (&settings.dates, named) {
+    let back = i32::try_from(settings.lookback_days).unwrap_or(i32::MAX);
+    let until = |date: i32| (date.saturating_sub(back)..=date).collect::<BTreeSet<i32>>();
+    let mut wanted = match (&settings.dates, named) {
         (Dates::All, _) => None,
         (_, Some(dates)) => Some(dates),
-        (_, None) => {
-            let latest = dates::latest(&events, settings, &covered).await?;
-            let back = i32::try_from(settings.lookback_days).unwrap_or(i32::MAX);
-            Some(latest.map_or_else(BTreeSet::new, |date| (date.saturating_sub(back)..=date).collect()))
-        }
+        (_, None) => Some(dates::latest(&events, settings, &covered).await?.map_or_else(BTreeSet::new, until)),
     };
     let planned = began.elapsed().as_secs_f64();
-    let ranges = match &wanted {
-        None => scan::all_ranges(&events, &covered).await?,
-        Some(dates) => scan::date_ranges(&settings.time_field, dates),
-    };
-    let scope = Scope { covered, dates: wanted.clone().map(Arc::new) };
     let cursors = if settings.cursors == 0 { 2 } else { settings.cursors.min(64) };
-    let partial = scan::run(&events, &settings.time_field, ranges, &scope, cursors, control).await?;
+    let partial = loop {
+        let ranges = match &wanted {
+            None => scan::all_ranges(&events, &covered).await?,
+            Some(dates) => scan::date_ranges(&settings.time_field, dates),
+        };
+        let dates = wanted.clone().map(Arc::new);
+        let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
+        let partial = scan::run(&events, &settings.time_field, ranges, &scope, cursors, control).await?;
+        let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
+        match partial.later {
+            // A text of the date that seemed the latest lies on the next one, by an offset to the west.
+            Some(later) if settings.dates == Dates::Latest && newest.is_some_and(|newest| later > newest) => {
+                wanted = Some(until(later));
+            }
+            _ => break partial,
+        }
+    };
     let scanned = began.elapsed().as_secs_f64();
     keep_books(&mut books, &partial)?;
+    if wanted.is_some() {
+        let whole = events.estimated_document_count().await.map_err(|error| told("aggregate: count", error))?;
+        books.unplaced = Some(whole.saturating_sub(partial.scanned));
+    }
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
     dates.extend(partial.dates.keys());
     let finished: Vec<_> = (0..REPORTS.len()).map(|report| rows::finish(&partial, report)).collect::<Result<_>>()?;
@@ -153,7 +167,11 @@ async fn require_index(events: &Collection<Document>, settings: &AggregateSettin
     let what = || format!("aggregate: indexes of {}.{}", settings.database, settings.collection);
     let indexes: Vec<mongodb::IndexModel> = match events.list_indexes().await {
         Ok(cursor) => cursor.try_collect().await.map_err(|error| told(what(), error))?,
-        // 26: the collection does not exist; an empty report is right.
+        // CommandNotSupportedOnView
+        Err(error) if client::code(&error) == Some(166) => {
+            return Err(Error::config(format!("{}: it is a view", what())).hint("name the collection under it"));
+        }
+        // NamespaceNotFound
         Err(error) if client::code(&error) == Some(26) => {
             return Err(Error::config(format!(
                 "aggregate: collection {}.{} does not exist",
@@ -163,7 +181,13 @@ async fn require_index(events: &Collection<Document>, settings: &AggregateSettin
         }
         Err(error) => return Err(told(what(), error)),
     };
-    if indexes.iter().any(|index| index.keys.keys().next().is_some_and(|first| first == field)) {
+    // A hashed or a partial one does not hold the times in their order, all of them.
+    let ordered = |index: &mongodb::IndexModel| {
+        let partial = index.options.as_ref().is_some_and(|options| options.partial_filter_expression.is_some());
+        !partial
+            && index.keys.iter().next().is_some_and(|(name, order)| name == field && !matches!(order, Bson::String(_)))
+    };
+    if indexes.iter().any(ordered) {
         return Ok(());
     }
     Err(Error::config(format!("{}: none begins with {field}", what()))
@@ -189,6 +213,9 @@ fn keep_books(books: &mut AggregateBooks, partial: &Partial) -> Result<()> {
                 *reasons.entry((*reason).to_owned()).or_default() += count;
             }
         }
+    }
+    for (field, reason, document) in &partial.samples {
+        books.samples.push(Sample { field, reason, document: document.clone() });
     }
     books.repeatable = partial.foreign == 0;
     if partial.foreign > 0 {

@@ -3,7 +3,7 @@
 //! A Partial holds, per date, report and key, the count, the latest moment and the exact set of devices. Keys and devices
 //! are interned, so that a set is one of pairs of small numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
@@ -20,6 +20,9 @@ pub const REPORTS: [(&str, &str); 3] = [
 const REFERRER: usize = 2;
 /// What a VARCHAR(255) key holds, in code points.
 pub const KEY_LENGTH: usize = 255;
+
+/// Samples kept of documents with unusable keys.
+const SAMPLES: usize = 20;
 
 /// Texts by small number.
 #[derive(Debug, Default, Clone)]
@@ -77,12 +80,18 @@ pub struct Partial {
     pub unfit_devices: u64,
     /// Documents that no known source wrote.
     pub foreign: u64,
+    /// The latest date met that was not asked for and is not beyond [`Wanted::limit`].
+    pub later: Option<i32>,
+    /// A few documents whose key or device could not be used: field, reason, document.
+    pub samples: BTreeSet<(&'static str, &'static str, String)>,
 }
 
 /// Which documents count.
 pub trait Wanted {
     /// Whether a date is asked for.
     fn date(&self, date: i32) -> bool;
+    /// The last moment, in microseconds since 1970, that may count as the latest.
+    fn limit(&self) -> i64;
     /// `Some(true)` below its source's position, `Some(false)` beyond it, `None` for an unknown source.
     fn covered(&self, id: &[u8; 12]) -> Option<bool>;
 }
@@ -123,6 +132,9 @@ impl Partial {
         };
         let Some(instant) = instant else { return self.exclude("malformed_time") };
         if !wanted.date(instant.date) {
+            if instant.micros <= wanted.limit() {
+                self.later = self.later.max(Some(instant.date));
+            }
             return self.exclude("other_date");
         }
         self.counted += 1;
@@ -130,25 +142,37 @@ impl Partial {
         let device = match key(device, &mut spelled, KEY_LENGTH) {
             Ok(device) => Some(self.devices.number(device)),
             Err("null_key") => None,
-            Err(_) => {
+            Err(reason) => {
                 self.unfit_devices += 1;
+                self.sample("device_id", reason, id);
                 None
             }
         };
-        let date = self.dates.entry(instant.date).or_default();
-        date.counted += 1;
+        self.dates.entry(instant.date).or_default().counted += 1;
         for (report, element) in keys.into_iter().enumerate() {
             let longest = if report == REFERRER { usize::MAX } else { KEY_LENGTH };
-            let groups = &mut date.reports[report];
+            let groups = &mut self.dates.entry(instant.date).or_default().reports[report];
             match key(element, &mut spelled, longest) {
                 Ok(text) => groups.count(self.keys.number(text), instant.micros, device, report != REFERRER),
-                Err(reason) => *groups.excluded.entry(reason).or_default() += 1,
+                Err(reason) => {
+                    *groups.excluded.entry(reason).or_default() += 1;
+                    if reason != "null_key" {
+                        self.sample(REPORTS[report].1, reason, id);
+                    }
+                }
             }
         }
     }
 
     fn exclude(&mut self, reason: &'static str) {
         *self.excluded.entry(reason).or_default() += 1;
+    }
+
+    fn sample(&mut self, field: &'static str, reason: &'static str, id: Element<'_>) {
+        // Not one for each of a million: whoever mends the data needs a place to begin.
+        if self.samples.len() < SAMPLES {
+            self.samples.insert((field, reason, id.to_string()));
+        }
     }
 
     /// Adds another Partial to this one.
@@ -159,6 +183,8 @@ impl Partial {
         self.counted += other.counted;
         self.unfit_devices += other.unfit_devices;
         self.foreign += other.foreign;
+        self.later = self.later.max(other.later);
+        self.samples.extend(other.samples.into_iter().take(SAMPLES.saturating_sub(self.samples.len())));
         for (reason, count) in other.excluded {
             *self.excluded.entry(reason).or_default() += count;
         }

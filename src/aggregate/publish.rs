@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 
 use super::instant;
 use super::partial::{KEY_LENGTH, REPORTS};
@@ -68,13 +68,14 @@ fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Erro
 /// `Config` with the difference, or for a missing right.
 pub async fn ensure(client: &mut Client) -> Result<()> {
     let what = "postgres: make the report tables";
-    let transaction = client.transaction().await.map_err(failed(what))?;
+    let transaction = begin(client, what).await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&DDL_LOCK]).await.map_err(failed(what))?;
     for (report, (table, key)) in REPORTS.iter().enumerate() {
         let what = format!("postgres: table {table}");
         let found = transaction
             .query(
-                "SELECT column_name::text, data_type::text, coalesce(character_maximum_length, 2147483647)::int
+                "SELECT column_name::text, data_type::text, coalesce(character_maximum_length, 2147483647)::int,
+                    is_nullable = 'NO' AND column_default IS NULL AND is_generated = 'NEVER' AND is_identity = 'NO'
                  FROM information_schema.columns
                  WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position",
                 &[table],
@@ -101,8 +102,10 @@ pub async fn ensure(client: &mut Client) -> Result<()> {
             transaction.batch_execute(&text).await.map_err(failed(what))?;
         }
     }
-    let ledger =
-        transaction.query_one("SELECT to_regclass('millpond_runs') IS NULL", &[]).await.map_err(failed(what))?;
+    let ledger = transaction
+        .query_one("SELECT to_regclass(quote_ident(current_schema()) || '.millpond_runs') IS NULL", &[])
+        .await
+        .map_err(failed(what))?;
     if ledger.get::<_, bool>(0) {
         transaction.batch_execute(LEDGER).await.map_err(failed("postgres: table millpond_runs"))?;
         // Who published later than a run read: a handful of rows, however long the ledger.
@@ -114,6 +117,12 @@ pub async fn ensure(client: &mut Client) -> Result<()> {
 
 /// A table of the same name must hold what we write: the columns, and keys of up to 255 code points.
 fn refuse_unfit(report: usize, what: &str, found: &[Row]) -> Result<()> {
+    let ours = |name: &str| COLUMNS[report].iter().any(|(ours, _)| *ours == name);
+    if let Some(extra) = found.iter().find(|row| row.get::<_, bool>(3) && !ours(row.get(0))) {
+        let name: String = extra.get(0);
+        return Err(Error::config(format!("{what}: column {name} is not ours and has to be filled"))
+            .hint("give it a default, or set another search_path in the DSN"));
+    }
     let found: BTreeMap<String, (String, i32)> =
         found.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     for (name, kind) in COLUMNS[report] {
@@ -142,9 +151,14 @@ pub async fn publish(
 ) -> Result<(BTreeMap<String, u64>, BTreeSet<i32>)> {
     let what = "postgres: publish";
     #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "a mutant commits in the middle"))]
-    let mut transaction = client.transaction().await.map_err(failed(what))?;
-    transaction.batch_execute("SET LOCAL TimeZone = 'UTC'").await.map_err(failed(what))?;
+    let mut transaction = begin(client, what).await?;
     lock(&transaction, dates).await?;
+    // After the locks: the time of the publication, not of the wait for it.
+    let created: i64 = transaction
+        .query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[])
+        .await
+        .map_err(failed(what))?
+        .get(0);
     let superseded = newer(&transaction, books, dates).await?;
     let mine: BTreeSet<i32> = dates.difference(&superseded).copied().collect();
     let texts: Vec<String> = mine.iter().map(|date| instant::text(*date)).collect();
@@ -157,12 +171,12 @@ pub async fn publish(
         #[cfg(feature = "sabotage")]
         if crate::sabotage::is("delete_and_insert_in_two_transactions") {
             transaction.commit().await.map_err(failed(what))?;
-            transaction = client.transaction().await.map_err(failed(what))?;
+            transaction = begin(client, what).await?;
         }
         let columns = match report {
-            0 => format!("{key}, view_count, unique_visitors, last_view_time, report_date"),
-            1 => format!("{key}, view_count, unique_visitors, report_date"),
-            _ => format!("{key}, view_count, report_date"),
+            0 => format!("{key}, view_count, unique_visitors, last_view_time, report_date, created_at"),
+            1 => format!("{key}, view_count, unique_visitors, report_date, created_at"),
+            _ => format!("{key}, view_count, report_date, created_at"),
         };
         let values = reports[report].iter().filter(|row| mine.contains(&row.date)).map(|row| {
             let mut values = vec![Value::Text(row.key), Value::Integer(row.views)];
@@ -173,6 +187,7 @@ pub async fn publish(
                 values.push(Value::Timestamp(Some(row.last_micros)));
             }
             values.push(Value::Date(row.date));
+            values.push(Value::Timestamp(Some(created)));
             values
         });
         let copied = copy::rows(&transaction, table, &columns, values).await?;
@@ -187,6 +202,15 @@ pub async fn publish(
     Ok((rows, superseded))
 }
 
+/// READ COMMITTED whatever the default is: what a lock was awaited for must be seen after it.
+async fn begin<'a>(client: &'a mut Client, what: &str) -> Result<Transaction<'a>> {
+    let begin = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false);
+    let transaction = begin.start().await.map_err(failed(what))?;
+    let session = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'";
+    transaction.batch_execute(session).await.map_err(failed(what))?;
+    Ok(transaction)
+}
+
 /// By table and date, not by job: two jobs that replace the same rows under different locks would both keep theirs.
 async fn lock(transaction: &Transaction<'_>, dates: &BTreeSet<i32>) -> Result<()> {
     let what = "postgres: lock tables and dates";
@@ -197,7 +221,8 @@ async fn lock(transaction: &Transaction<'_>, dates: &BTreeSet<i32>) -> Result<()
             .map_err(failed(what))?;
         let oid: i64 = row.get::<_, String>(0).parse().map_err(|_| Error::bug(what))?;
         let class = i32::from_ne_bytes(u32::try_from(oid).map_err(|_| Error::bug(what))?.to_ne_bytes());
-        if dates.len() > MANY_DATES {
+        // 1969-12-31 is day -1, which stands for the whole table.
+        if dates.len() > MANY_DATES || dates.contains(&-1) {
             transaction.execute("SELECT pg_advisory_xact_lock($1, -1)", &[&class]).await.map_err(failed(what))?;
             continue;
         }

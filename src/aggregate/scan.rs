@@ -18,6 +18,8 @@ use crate::mongo::sources::{SOURCES, event_id};
 
 /// Hours of a day's ranges: about equal work for cursors that take the next one when they are done.
 const HOURS: [&str; 12] = ["T02", "T04", "T06", "T08", "T10", "T12", "T14", "T16", "T18", "T20", "T22", "T23"];
+/// More dates than this are read by the run of days.
+const MANY_DAYS: usize = 62;
 /// Offsets of one range of a whole-collection read, at least, and the most ranges of one partition.
 const OFFSETS: i64 = 200_000;
 const MOST_RANGES: i64 = 256;
@@ -37,11 +39,17 @@ pub struct Scope {
     pub covered: Arc<Covered>,
     /// `None`: every date.
     pub dates: Option<Arc<BTreeSet<i32>>>,
+    /// Microseconds since 1970: what may count as the latest date.
+    pub limit: i64,
 }
 
 impl Wanted for Scope {
     fn date(&self, date: i32) -> bool {
         self.dates.as_ref().is_none_or(|dates| dates.contains(&date))
+    }
+
+    fn limit(&self) -> i64 {
+        self.limit
     }
 
     fn covered(&self, id: &[u8; 12]) -> Option<bool> {
@@ -72,6 +80,10 @@ pub async fn covered(database: &Database, collection: &str) -> Result<Covered> {
     };
     let mut covered = Covered::default();
     let sources = read(SOURCES, doc! {}).await?;
+    for tag in sources.iter().filter_map(|source| source.get_i64("_id").ok()) {
+        // Known, though a sink may have died before its first position: then nothing of it is covered yet.
+        covered.sources.entry(u32::try_from(tag).unwrap_or_default()).or_default();
+    }
     for kept in read(POSITIONS, doc! {"_id.collection": collection}).await? {
         let (Ok(id), Ok(next)) = (kept.get_document("_id"), kept.get_i64("next")) else { continue };
         let (Ok(tag), Ok(partition)) = (id.get_i64("source"), id.get_i32("partition")) else { continue };
@@ -89,24 +101,48 @@ pub async fn covered(database: &Database, collection: &str) -> Result<Covered> {
 #[must_use]
 pub fn date_ranges(field: &str, dates: &BTreeSet<i32>) -> VecDeque<Document> {
     let mut ranges = VecDeque::new();
-    let mut sides = BTreeSet::new();
-    for date in dates {
-        let (day, after) = (instant::text(*date), instant::text(date + 1));
+    // An index holds each item of a list: such a time is no time, and must not be met once for each range.
+    let mut add = |mut range: Document| {
+        range.insert("$not", doc! {"$type": "array"});
+        ranges.push_back(doc! {field: range});
+    };
+    let moment = |date: i32| bson::DateTime::from_millis(i64::from(date) * 86_400_000);
+    // Few dates are cut by hours, many are taken together: a question costs more than a day without events.
+    let longest = i32::try_from(dates.len() / MANY_DAYS).unwrap_or(i32::MAX) + 1;
+    for (first, last) in runs(dates, longest) {
+        let (day, after) = (instant::text(first), instant::bound(last + 1));
         let mut low = day.clone();
-        for high in HOURS.iter().map(|hour| format!("{day}{hour}")).chain([after]) {
-            ranges.push_back(doc! {field: {"$gte": &low, "$lt": &high}});
+        let hours = if longest == 1 { &HOURS[..] } else { &[] };
+        for high in hours.iter().map(|hour| format!("{day}{hour}")).chain([after]) {
+            add(doc! {"$gte": &low, "$lt": &high});
             low = high;
         }
-        let millis = i64::from(*date) * 86_400_000;
-        let moment = |ms: i64| bson::DateTime::from_millis(ms);
-        ranges.push_back(doc! {field: {"$gte": moment(millis), "$lt": moment(millis + 86_400_000)}});
-        sides.extend([date - 1, date + 1].into_iter().filter(|side| !dates.contains(side)));
+        add(doc! {"$gte": moment(first), "$lt": moment(last + 1)});
     }
-    for side in sides {
-        let range = doc! {"$gte": instant::text(side), "$lt": instant::text(side + 1), "$not": {"$regex": "Z$"}};
-        ranges.push_back(doc! {field: range});
+    let sides: BTreeSet<i32> = dates
+        .iter()
+        .flat_map(|date| [date - 1, date + 1])
+        .filter(|side| !dates.contains(side) && instant::text(*side).len() == 10)
+        .collect();
+    for (first, last) in runs(&sides, longest) {
+        let texts = doc! {"$gte": instant::text(first), "$lt": instant::bound(last + 1)};
+        ranges.push_back(
+            doc! {"$and": [{field: texts}, {field: {"$not": {"$regex": "Z$"}}}, {field: {"$not": {"$type": "array"}}}]},
+        );
     }
     ranges
+}
+
+/// Dates that follow each other, in runs of up to `longest`: first and last.
+fn runs(dates: &BTreeSet<i32>, longest: i32) -> Vec<(i32, i32)> {
+    let mut runs: Vec<(i32, i32)> = Vec::new();
+    for date in dates {
+        match runs.last_mut() {
+            Some((first, last)) if *last + 1 == *date && *date - *first < longest => *last = *date,
+            _ => runs.push((*date, *date)),
+        }
+    }
+    runs
 }
 
 /// The ranges of the whole collection, through the `_id` index: each known source by partition and offset, and all that

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use polars::frame::DataFrame;
 use serde::Serialize;
 
+use crate::error::{Error, Result};
+
+/// The longest look back, in days: a century.
+const LONGEST: u32 = 40_000;
+
 /// Which dates to report, as the user wrote them; `lookback_days` is applied on top.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dates {
@@ -38,6 +43,35 @@ pub struct AggregateSettings {
     pub cursors: usize,
 }
 
+impl AggregateSettings {
+    /// Checks what needs no server.
+    ///
+    /// # Errors
+    /// `Config` naming the argument.
+    pub fn check(&self) -> Result<()> {
+        if self.lookback_days > 0 && self.dates != Dates::Latest {
+            return Err(Error::config("lookback_days: only with dates=\"latest\"").hint("give a range of dates"));
+        }
+        if self.lookback_days > LONGEST {
+            return Err(Error::config(format!("lookback_days: over {LONGEST}")).hint("give fewer days"));
+        }
+        if self.time_field.is_empty() || self.time_field.contains(['.', '$', '\0']) {
+            return Err(Error::config("time_field: no name of a top-level field").hint("for example timestamp"));
+        }
+        Ok(())
+    }
+}
+
+/// A document with an unusable key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    pub field: &'static str,
+    /// `key_type` or `key_unfit`.
+    pub reason: &'static str,
+    /// Its `_id`.
+    pub document: String,
+}
+
 /// What a run answers besides its frames (I1): `scanned = counted + excluded`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct AggregateBooks {
@@ -55,6 +89,10 @@ pub struct AggregateBooks {
     pub excluded: BTreeMap<String, u64>,
     /// Per report table: keys excluded after aggregation, by reason (`null_key`, `key_type`, `key_unfit`), in events.
     pub excluded_keys: BTreeMap<String, BTreeMap<String, u64>>,
+    /// A few of the documents whose keys or devices could not be used, by `_id`.
+    pub samples: Vec<Sample>,
+    /// A dated run: about how many documents it did not read, whose time may be missing or unreadable.
+    pub unplaced: Option<u64>,
     /// Per table, the rows published.
     pub rows: BTreeMap<String, u64>,
     /// `cluster/topic/partition` → next offset covered.

@@ -364,7 +364,7 @@ fn write_positions(run: &Run, transactions: &Transactions, pending: &Pending) ->
         let value = serde_json::to_vec(kept).map_err(|error| Error::bug("bridge: write a position").because(error))?;
         let position =
             BaseRecord::<[u8], [u8]>::to(&run.positions_topic).partition(*partition).key(&key).payload(&value);
-        record::send(transactions, position, &run.control)?;
+        record::send(transactions, position, &run.positions_topic, &run.control)?;
     }
     Ok(())
 }

@@ -2,11 +2,11 @@
 //! fails its whole batch.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::Timestamp;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
 use super::lane::Run;
@@ -18,8 +18,10 @@ use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
 use crate::kafka::{Topic, native, partitioner};
 
-/// What a record adds to key, value and headers in a batch of its own, at most.
-const OVERHEAD: usize = 120;
+/// Bytes of a record batch before its first record.
+const BATCH_HEADER: usize = 61;
+/// Records smaller than their topic's limit by this much need no exact count.
+const NEAR: usize = 8_192;
 
 /// Where an event ends.
 pub enum Copy<'a> {
@@ -79,8 +81,11 @@ pub fn decide<'a>(
             Err(letter) => return Copy::DeadLetter(letter),
         },
     };
-    let size = value.map_or(0, <[u8]>::len) + message.key_len() + headers_size(message) + OVERHEAD;
-    if i64::try_from(size).unwrap_or(i64::MAX) > target.max_bytes {
+    let limit = usize::try_from(target.max_bytes).unwrap_or(0);
+    let content = value.map_or(0, <[u8]>::len) + message.key_len();
+    let size =
+        if content + NEAR > limit || native::has_headers(message) { batch_size(message, value) } else { content };
+    if size > limit {
         return Copy::DeadLetter(DeadLetter::new(
             Reason::TooLarge,
             format!("{size} bytes, {} takes {}", target.topic.name, target.max_bytes),
@@ -89,10 +94,23 @@ pub fn decide<'a>(
     Copy::Write(value)
 }
 
-fn headers_size(message: &BorrowedMessage<'_>) -> usize {
-    message.headers().map_or(0, |headers| {
-        headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len) + 10).sum()
-    })
+/// Bytes of a batch that holds this record alone (KIP-98's format): what the broker compares with
+/// `max.message.bytes`. Headers are few; most messages have none.
+fn batch_size(message: &BorrowedMessage<'_>, value: Option<&[u8]>) -> usize {
+    let field = |bytes: Option<usize>| bytes.map_or(1, |bytes| varint(bytes) + bytes);
+    let headers = native::headers(message);
+    let content = 3 // attributes, both deltas
+        + field(message.key().map(<[u8]>::len))
+        + field(value.map(<[u8]>::len))
+        + varint(headers.len())
+        + headers.iter().map(|(name, value)| field(Some(name.len())) + field(value.as_ref().map(Vec::len))).sum::<usize>();
+    BATCH_HEADER + varint(content) + content
+}
+
+/// Bytes of a length as a zigzag varint.
+fn varint(length: usize) -> usize {
+    let bits = usize::BITS - (length << 1).leading_zeros();
+    bits.div_ceil(7).max(1) as usize
 }
 
 /// The target partition: the same where the counts are equal, else by key as Java's producer does.
@@ -125,10 +143,7 @@ pub fn write(
     loop {
         match native::produce(client, &transactions.topic, partition, timestamp, value, message) {
             Ok(()) => return Ok(()),
-            Err(RDKafkaErrorCode::QueueFull) => {
-                control.check("bridge: write events")?;
-                transactions.producer.poll(Duration::from_millis(20));
-            }
+            Err(RDKafkaErrorCode::QueueFull) => transactions.make_room(&place(message), control)?,
             Err(code) => return Err(transactions.judge("write to", KafkaError::MessageProduction(code))),
         }
     }
@@ -138,19 +153,27 @@ pub fn write(
 ///
 /// # Errors
 /// As [`Transactions::judge`]; `Cancelled`.
-pub fn send(transactions: &Transactions, record: BaseRecord<'_, [u8], [u8]>, control: &Control) -> Result<()> {
+pub fn send(
+    transactions: &Transactions,
+    record: BaseRecord<'_, [u8], [u8]>,
+    what: &str,
+    control: &Control,
+) -> Result<()> {
     let mut next = record;
     loop {
         match transactions.producer.send(next) {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                control.check("bridge: write events")?;
-                transactions.producer.poll(Duration::from_millis(20));
+                transactions.make_room(what, control)?;
                 next = back;
             }
             Err((error, _)) => return Err(transactions.judge("write to", error)),
         }
     }
+}
+
+fn place(message: &BorrowedMessage<'_>) -> String {
+    format!("topic {} partition {} offset {}", message.topic(), message.partition(), message.offset())
 }
 
 /// Writes the raw event with Connect's headers to the dead-letter topic, in the same transaction.
@@ -163,8 +186,7 @@ pub fn dead_letter(
     message: &BorrowedMessage<'_>,
     letter: &DeadLetter,
 ) -> Result<()> {
-    let place =
-        format!("topic {} partition {} offset {}", run.source_topic.name, message.partition(), message.offset());
+    let place = place(message);
     let count = run.dead_letters.fetch_add(1, Ordering::AcqRel) + 1;
     let Some(topic) = &run.target_topics.dead_letters else {
         return Err(Error::data(format!("bridge: {place}: {}: {}", letter.reason.as_str(), letter.detail))
@@ -201,5 +223,5 @@ pub fn dead_letter(
     if let Some(value) = message.payload() {
         record = record.payload(value);
     }
-    send(transactions, record, &run.control)
+    send(transactions, record, &place, &run.control)
 }

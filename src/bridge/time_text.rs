@@ -1,5 +1,7 @@
 //! Times of raw events: RFC 3339 texts and epochs, written as RFC 3339 UTC with `Z`, no digit invented or lost.
 
+use jiff::tz::AmbiguousOffset;
+
 use crate::json::number::Decimal;
 use crate::json::{DeadLetter, Reason};
 
@@ -155,6 +157,14 @@ pub fn from_number(spelling: &[u8], out: &mut Vec<u8>) -> Result<(), DeadLetter>
     write(seconds, fraction, out)
 }
 
+fn wall(seconds: i64) -> Option<jiff::civil::DateTime> {
+    let narrow = |number: i64| i8::try_from(number).ok();
+    let (year, month, day) = civil_from_days(seconds.div_euclid(DAY));
+    let clock = seconds.rem_euclid(DAY);
+    let (hour, minute, second) = (narrow(clock / 3_600)?, narrow(clock / 60 % 60)?, narrow(clock % 60)?);
+    jiff::civil::DateTime::new(i16::try_from(year).ok()?, narrow(month)?, narrow(day)?, hour, minute, second, 0).ok()
+}
+
 /// Appends the instant of a wall clock without offset in `zone`, or returns false when it is no such text. In a gap the
 /// clock is read as if it had not been put forward yet; of a repeated hour the first is taken.
 pub fn from_wall_clock(text: &[u8], zone: &jiff::tz::TimeZone, out: &mut Vec<u8>) -> bool {
@@ -162,13 +172,14 @@ pub fn from_wall_clock(text: &[u8], zone: &jiff::tz::TimeZone, out: &mut Vec<u8>
     if fraction.len() > 9 {
         return false;
     }
-    let Ok(wall) = jiff::Timestamp::from_second(seconds).map(|instant| jiff::tz::TimeZone::UTC.to_datetime(instant))
-    else {
-        return false;
+    let Some(wall) = wall(seconds) else { return false };
+    // By the offset alone: jiff's instants end a day before the year 9999 does.
+    let offset = match zone.to_ambiguous_timestamp(wall).offset() {
+        AmbiguousOffset::Unambiguous { offset } => offset,
+        AmbiguousOffset::Gap { before, .. } | AmbiguousOffset::Fold { before, .. } => before,
     };
-    let Ok(instant) = zone.to_ambiguous_zoned_datetime(wall).compatible() else { return false };
     let before = out.len();
-    if write(instant.timestamp().as_second(), fraction, out).is_err() {
+    if write(seconds - i64::from(offset.seconds()), fraction, out).is_err() {
         out.truncate(before);
         return false;
     }

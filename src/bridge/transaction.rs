@@ -51,10 +51,12 @@ impl Transactions {
         control: &Control,
     ) -> Result<Self> {
         let what = format!("target: init_transactions of {id}");
-        let mut config = settings::producer(&cluster.properties, id, TRANSACTION_TIMEOUT_MS, queue_kbytes);
         let (batch, largest) = sizes;
+        let queue_kbytes = queue_kbytes.max(u64::try_from(largest / 512).unwrap_or(0));
+        let mut config = settings::producer(&cluster.properties, id, TRANSACTION_TIMEOUT_MS, queue_kbytes);
         config.set("batch.size", (batch / 2).clamp(1_000, 1_000_000).to_string());
-        config.set("message.max.bytes", (largest + 65_536).clamp(1_000_000, 1_000_000_000).to_string());
+        // The broker judges batches as compressed; what it takes, and what goes too far, is not librdkafka's to say.
+        config.set("message.max.bytes", "1000000000");
         let producer: BaseProducer<Context> = config
             .create_with_context(Context::default())
             .map_err(|error| settings::refused(cluster.role.name(), &error))?;
@@ -141,6 +143,22 @@ impl Transactions {
         let _ = self.producer.abort_transaction(Duration::from_millis(1_500));
     }
 
+    /// Waits for a place in a full queue.
+    ///
+    /// # Errors
+    /// `Cancelled`; `Data` when the queue is empty already: `what` is larger than the whole of it.
+    pub fn make_room(&self, what: &str, control: &Control) -> Result<()> {
+        control.check("bridge: write events")?;
+        if self.producer.in_flight_count() == 0 {
+            return Err(Error::data(format!("target: {what} is larger than a producer's queue"))
+                .hint("raise queue.buffering.max.kbytes of the target"));
+        }
+        // Not only in the next batch: a queue full of one that lingers would stay full.
+        let _ = native::flush(self.producer.client(), Duration::from_millis(20));
+        self.producer.poll(Duration::ZERO);
+        Ok(())
+    }
+
     /// What an error of a transactional call means.
     ///
     /// A time-out on the broker raises the epoch as a fence does: one that comes later than the time-out after our last
@@ -153,7 +171,9 @@ impl Transactions {
                 RDKafkaErrorCode::MessageSizeTooLarge
                 | RDKafkaErrorCode::InvalidTimestamp
                 | RDKafkaErrorCode::InvalidRecord => {
-                    return Error::data(format!("{what}: the broker refused a record for {place}")).because(error);
+                    return Error::data(format!("{what}: the broker refused a record for {place} ({code})"))
+                        .hint("a record over max.message.bytes even when compressed: raise it on that topic")
+                        .because(error);
                 }
                 RDKafkaErrorCode::TopicAuthorizationFailed => {
                     return Error::config(format!("{what}: not allowed to write {place}"))

@@ -351,6 +351,38 @@ pub fn produce<C: ClientContext>(
     }
 }
 
+/// A header's name and value as they came: a name need not be UTF-8, a value may be null, both may repeat.
+pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
+
+/// Whether a message has headers.
+#[must_use]
+pub fn has_headers(message: &BorrowedMessage<'_>) -> bool {
+    let mut all = std::ptr::null_mut();
+    // SAFETY: the message outlives the call; the headers stay its own.
+    let code = unsafe { sys::rd_kafka_message_headers(message.ptr(), &raw mut all) };
+    code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// The headers of a message, in their order. rust-rdkafka's own view of them panics on a name that is not UTF-8.
+#[must_use]
+pub fn headers(message: &BorrowedMessage<'_>) -> Vec<RawHeader> {
+    let mut found = Vec::new();
+    // SAFETY: headers, names and values belong to the message, which outlives this call; they are copied here.
+    unsafe {
+        let mut all = std::ptr::null_mut();
+        let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        if sys::rd_kafka_message_headers(message.ptr(), &raw mut all) != none {
+            return found;
+        }
+        let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+        while sys::rd_kafka_header_get_all(all, found.len(), &raw mut name, &raw mut value, &raw mut size) == none {
+            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size).to_vec());
+            found.push((CStr::from_ptr(name).to_bytes().to_vec(), value));
+        }
+    }
+    found
+}
+
 /// Sends what a producer holds, whatever its `linger.ms`, and waits up to `timeout`; whether nothing is left. Unlike
 /// rust-rdkafka's, the wait itself counts as a flush, so that a batch which lingers is sent at once.
 #[must_use]

@@ -59,25 +59,38 @@ pub fn code(error: &DriverError) -> Option<i32> {
     }
 }
 
+/// An error in one line; the driver's own text adds a dump of the server's whole answer.
+fn said(error: &DriverError) -> String {
+    match &*error.kind {
+        ErrorKind::Command(command) => format!("{} ({}): {}", command.code_name, command.code, command.message),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => format!("code {}: {}", write.code, write.message),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
+            format!("{} ({}): {}", concern.code_name, concern.code, concern.message)
+        }
+        kind => kind.to_string(),
+    }
+}
+
 /// What an error of the driver means for the caller.
 #[must_use]
 pub fn told(what: impl Into<String>, error: DriverError) -> Error {
     let what = what.into();
+    let refused = || {
+        Error::config(format!("{what}: the server refused the credentials")).hint("check user, password and authSource")
+    };
+    let because = || format!("{what}: {}", said(&error));
     match &*error.kind {
-        ErrorKind::Authentication { .. } => Error::config(format!("{what}: the server refused the credentials"))
-            .hint("check user, password and authSource"),
+        ErrorKind::Authentication { .. } => refused(),
         ErrorKind::InvalidArgument { .. }
         | ErrorKind::InvalidTlsConfig { .. }
-        | ErrorKind::IncompatibleServer { .. } => Error::config(what).because(error),
+        | ErrorKind::IncompatibleServer { .. } => Error::config(because()),
         _ => match code(&error) {
-            Some(18) => Error::config(format!("{what}: the server refused the credentials"))
-                .hint("check user, password and authSource"),
-            Some(13) => Error::config(what).hint("grant the role readWrite on the database").because(error),
-            _ if error.to_string().contains("SCRAM failure") => {
-                Error::config(format!("{what}: the server refused the credentials"))
-                    .hint("check user, password and authSource")
-            }
-            _ => Error::external(what).hint("check that mongod runs and has a primary; a retry goes on").because(error),
+            Some(18) => refused(),
+            Some(13) => Error::config(because()).hint("grant the role readWrite on the database"),
+            // BSONObjectTooLarge: it will not be smaller the next time.
+            Some(10_334) => Error::data(because()),
+            _ if error.to_string().contains("SCRAM failure") => refused(),
+            _ => Error::external(because()).hint("check that mongod runs and has a primary; a retry goes on"),
         },
     }
 }

@@ -4,6 +4,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
 use crate::error::{Error, Result};
+use crate::kafka::settings::distance;
 
 /// libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +50,107 @@ pub fn parse(text: &str) -> Result<Dsn> {
                 .hint("disable, allow, prefer, require, verify-ca or verify-full"));
         }
     };
+    refuse_unreadable(text)?;
     let mut config: Config = rest.parse().map_err(|_| {
         // The parser's text may quote the password.
         Error::config("postgres: the DSN cannot be read")
             .hint("postgresql://user:password@host:port/database?sslmode=…, or host=… port=… dbname=… user=…")
     })?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(Error::config("postgres: the DSN names no host").hint("host=… or postgresql://user@host/database"));
+    }
     config.ssl_mode(match mode {
         Mode::Disable => SslMode::Disable,
         Mode::Prefer => SslMode::Prefer,
         Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
     });
     Ok(Dsn { config, mode, root: find("sslrootcert"), certificate: find("sslcert"), key: find("sslkey") })
+}
+
+/// What libpq knows, and we do not.
+const NOT_OURS: [&str; 21] = [
+    "service",
+    "servicefile",
+    "passfile",
+    "sslcrl",
+    "sslcrldir",
+    "sslpassword",
+    "sslcertmode",
+    "sslcompression",
+    "sslsni",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "requiressl",
+    "requirepeer",
+    "require_auth",
+    "ssl",
+    "gssencmode",
+    "gsslib",
+    "krbsrvname",
+    "client_encoding",
+    "fallback_application_name",
+    "replication",
+];
+/// What tokio-postgres reads.
+const READ: [&str; 17] = [
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "application_name",
+    "host",
+    "hostaddr",
+    "port",
+    "connect_timeout",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "target_session_attrs",
+    "channel_binding",
+    "load_balance_hosts",
+];
+
+/// Names the first option that cannot be read. Only words that libpq knows, or near ones, are shown: a broken DSN may have
+/// a piece of its password where a name should be (I6).
+fn refuse_unreadable(text: &str) -> Result<()> {
+    for (name, value) in options(text) {
+        if OURS.contains(&name.as_str()) {
+            continue;
+        }
+        let quoted = value.replace('\\', "\\\\").replace('\'', "\\'");
+        if READ.contains(&name.as_str()) && format!("{name}='{quoted}'").parse::<Config>().is_ok() {
+            continue;
+        }
+        let known = || READ.iter().chain(&NOT_OURS).chain(&OURS);
+        let near = known().min_by_key(|known| distance(&name, known)).copied().unwrap_or_default();
+        if READ.contains(&name.as_str()) {
+            return Err(Error::config(format!("postgres: the value of {name} in the DSN cannot be read"))
+                .hint(format!("see libpq's documentation of {name}")));
+        }
+        if NOT_OURS.contains(&name.as_str()) {
+            return Err(Error::config(format!("postgres: {name} in the DSN is not supported")).hint("leave it out"));
+        }
+        if distance(&name, near) <= 2 {
+            return Err(Error::config(format!("postgres: unknown option {name} in the DSN"))
+                .hint(format!("did you mean {near}?")));
+        }
+    }
+    Ok(())
+}
+
+/// The options of either form, decoded.
+fn options(text: &str) -> Vec<(String, String)> {
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        let query = text.split_once('?').map_or("", |(_, query)| query);
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        return pairs
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(name, value)| (name.to_owned(), percent_decoded(value)))
+            .collect();
+    }
+    pairs(text)
 }
 
 type Split = (String, Vec<(String, String)>);
@@ -98,27 +189,36 @@ fn percent_decoded(text: &str) -> String {
 }
 
 fn from_pairs(text: &str) -> Split {
-    let mut ours = Vec::new();
-    let mut rest = String::new();
+    let (ours, rest): (Vec<_>, Vec<_>) = pairs(text).into_iter().partition(|(name, _)| OURS.contains(&name.as_str()));
+    let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
+    (rest.iter().map(|(name, value)| format!("{name}='{}' ", quoted(value))).collect(), ours)
+}
+
+/// `name = value` pairs, values without their quotes; what is no pair is a name of its own.
+fn pairs(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
     let mut left = text.trim_start();
     while !left.is_empty() {
         let Some((name, tail)) = left.split_once('=') else {
-            rest.push_str(left);
+            found.push((left.trim().to_owned(), String::new()));
             break;
         };
         let tail = tail.trim_start();
-        let length = value_length(tail);
-        let (value, after) = tail.split_at(length);
-        let name = name.trim();
-        if OURS.contains(&name) {
-            let plain = value.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(value);
-            ours.push((name.to_owned(), plain.replace("\\'", "'").replace("\\\\", "\\")));
-        } else {
-            rest.extend([name, "=", value, " "]);
-        }
+        let (value, after) = tail.split_at(value_length(tail));
+        let plain = value.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(value);
+        found.push((name.trim().to_owned(), unescaped(plain)));
         left = after.trim_start();
     }
-    (rest, ours)
+    found
+}
+
+fn unescaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    let mut characters = value.chars();
+    while let Some(character) = characters.next() {
+        out.extend(if character == '\\' { characters.next() } else { Some(character) });
+    }
+    out
 }
 
 fn value_length(text: &str) -> usize {

@@ -45,8 +45,11 @@ pub async fn connect(text: &str) -> Result<Client> {
 }
 
 fn tls(dsn: &Dsn) -> Result<MakeTlsConnector> {
+    // OpenSSL's own text is a dump of its internals.
     let broken = |what: &'static str| {
-        move |error: openssl::error::ErrorStack| Error::config(format!("postgres: {what}")).because(error)
+        move |_: openssl::error::ErrorStack| {
+            Error::config(format!("postgres: {what}")).hint("check the path, and that the file is PEM")
+        }
     };
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(broken("TLS"))?;
     let verify = matches!(dsn.mode, Mode::VerifyCa | Mode::VerifyFull) || dsn.root.is_some();

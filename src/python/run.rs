@@ -54,6 +54,9 @@ fn drive<T: Send + 'static>(
     work: impl FnOnce(&Arc<Control>) -> Result<T> + Send + 'static,
 ) -> PyResult<T> {
     let control = Arc::new(Control::default());
+    if token.cancelled() {
+        return Err(errors::raise(py, &Error::cancelled("stopped before it began")));
+    }
     let (sender, receiver) = mpsc::channel();
     let theirs = Arc::clone(&control);
     std::thread::Builder::new()
@@ -74,6 +77,9 @@ fn drive<T: Send + 'static>(
                 observe(py, &control, observer, true)?;
                 // A handler may have run in this very moment: its exception wins over a result (never success).
                 py.check_signals()?;
+                if outcome.is_ok() && token.cancelled() {
+                    return Err(errors::raise(py, &Error::cancelled("stopped on request, when all was done")));
+                }
                 return outcome.map_err(|error| errors::raise(py, &error));
             }
             Err(RecvTimeoutError::Disconnected) => {

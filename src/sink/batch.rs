@@ -5,21 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
-use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::{Collection, Database};
 
+use super::metadata;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
+use crate::kafka::native::RawHeader;
 use crate::mongo::client::{majority, told};
 
 /// How long transient errors of one batch are retried.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Raw bytes of a dead letter that one document takes.
 const CHUNK: usize = 15 * 1024 * 1024;
+/// What fits beside a chunk below the server's 16 MiB.
+const ROOM: usize = 512 * 1024;
 
 /// Where an event came from, and its bytes as far as a dead letter would need them.
 #[derive(Debug, Clone)]
@@ -30,7 +33,7 @@ pub struct Event {
     pub timestamp: i64,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<RawHeader>,
 }
 
 /// Documents and dead letters of a run of offsets.
@@ -230,36 +233,40 @@ impl Place {
         Ok(())
     }
 
+    /// One letter, or several where the value does not fit into one. Key and headers stand in each; when they are large
+    /// themselves, they stand in the first, and the pieces of the key go before those of the value.
     fn letter(&self, event: &Event, letter: &DeadLetter) -> Vec<Document> {
-        let binary = |bytes: &[u8]| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() });
-        let raw = event.value.as_deref().unwrap_or_default();
-        let chunks: Vec<&[u8]> = if raw.is_empty() { vec![raw] } else { raw.chunks(CHUNK).collect() };
         let id = ObjectId::from_bytes(event.id);
-        chunks
-            .iter()
-            .enumerate()
-            .map(|(chunk, bytes)| {
-                let number = i32::try_from(chunk).unwrap_or(i32::MAX);
-                let headers: Vec<Bson> = event
-                    .headers
-                    .iter()
-                    .map(|(name, value)| Bson::Document(doc! {"key": name, "value": value.as_deref().map(binary)}))
-                    .collect();
-                doc! {
-                    "_id": if chunk == 0 { Bson::ObjectId(id) } else { Bson::Document(doc! {"event": id, "chunk": number}) },
-                    "reason": letter.reason.as_str(),
-                    "detail": &letter.detail,
-                    "topic": &self.topic,
-                    "partition": event.partition,
-                    "offset": event.offset,
-                    "chunk": number,
-                    "timestamp": (event.timestamp >= 0).then(|| bson::DateTime::from_millis(event.timestamp)),
-                    "key": event.key.as_deref().map(binary),
-                    "value": event.value.as_ref().map(|_| binary(bytes)),
-                    "headers": headers,
-                }
-            })
-            .collect()
+        let of_headers = |(name, value): &RawHeader| name.len() + value.as_ref().map_or(0, Vec::len) + 64;
+        let headers: usize = event.headers.iter().map(of_headers).sum();
+        let small = headers + event.key.as_ref().map_or(0, Vec::len) <= ROOM;
+        let (mut key, mut value) = (event.key.as_deref(), event.value.as_deref());
+        let mut letters = Vec::new();
+        loop {
+            let number = i32::try_from(letters.len()).unwrap_or(i32::MAX);
+            let whole = small || number == 0;
+            let beside = if small || !whole { 0 } else { headers };
+            let key_piece = if small { key } else { cut(&mut key, CHUNK.saturating_sub(beside)) };
+            let taken = if small { 0 } else { beside + key_piece.map_or(0, <[u8]>::len) };
+            let value_piece = cut(&mut value, CHUNK.saturating_sub(taken));
+            letters.push(doc! {
+                "_id": if number == 0 { Bson::ObjectId(id) } else { Bson::Document(doc! {"event": id, "chunk": number}) },
+                "reason": letter.reason.as_str(),
+                "detail": &letter.detail,
+                "topic": &self.topic,
+                "partition": event.partition,
+                "offset": event.offset,
+                "chunk": number,
+                "timestamp": (event.timestamp >= 0).then(|| bson::DateTime::from_millis(event.timestamp)),
+                "key": key_piece.map(metadata::binary),
+                "value": value_piece.map(metadata::binary),
+                "headers": event.headers.iter().filter(|_| whole).map(metadata::header).collect::<Vec<Bson>>(),
+            });
+            let rest = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| !bytes.is_empty());
+            if !rest(value) && (small || !rest(key)) {
+                return letters;
+            }
+        }
     }
 
     /// Offsets at or above the positions that an earlier run decided as dead letters.
@@ -285,6 +292,14 @@ impl Place {
         }
         Ok(decided)
     }
+}
+
+/// The next piece of up to `room` bytes; null stays null.
+fn cut<'a>(rest: &mut Option<&'a [u8]>, room: usize) -> Option<&'a [u8]> {
+    let all = (*rest)?;
+    let (piece, after) = all.split_at(room.min(all.len()));
+    *rest = Some(after);
+    Some(piece)
 }
 
 /// Codes that a retry of the same document cannot change. Others are the server's trouble.

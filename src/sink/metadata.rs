@@ -2,18 +2,27 @@
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, doc};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
+
+use crate::kafka::native::{self, RawHeader};
+
+/// Bytes as BSON holds them.
+#[must_use]
+pub fn binary(bytes: &[u8]) -> Bson {
+    Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() })
+}
+
+/// A header as `{key, value}`; a name that is not UTF-8 stays bytes.
+#[must_use]
+pub fn header((name, value): &RawHeader) -> Bson {
+    let key = std::str::from_utf8(name).map_or_else(|_| binary(name), |name| Bson::String(name.to_owned()));
+    Bson::Document(doc! {"key": key, "value": value.as_deref().map(binary)})
+}
 
 /// The raw BSON element `field: {topic, partition, offset, timestamp, key, headers}`.
 #[must_use]
 pub fn element(field: &str, message: &BorrowedMessage<'_>) -> Vec<u8> {
-    let binary = |bytes: &[u8]| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() });
-    let headers: Vec<Bson> = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| Bson::Document(doc! {"key": header.key, "value": header.value.map(binary)}))
-            .collect()
-    });
+    let headers: Vec<Bson> = native::headers(message).iter().map(header).collect();
     let whole = doc! {
         field: {
             "topic": message.topic(),

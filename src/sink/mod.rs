@@ -92,9 +92,9 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
         deadline: settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds)),
     };
     let mut next: BTreeMap<i32, i64> = parts.iter().map(|part| (part.partition, part.next)).collect();
-    for part in parts.iter().filter(|part| part.next >= part.end) {
-        positions::raise(&database, &kept_place, part.partition, part.next).await?;
-    }
+    // Also of partitions that have events to come: a source whose first run dies is known to be covered up to here only.
+    let unkept = next.iter().filter(|(partition, _)| !kept.contains_key(partition));
+    positions::raise(&database, &kept_place, &unkept.map(|(partition, next)| (*partition, *next)).collect()).await?;
     let mut reader = Reader::new(&cluster, &topic.name, tag, parts, decided, settings.metadata.clone(), &limits)?;
     let books = carry(settings, control, &mut reader, &place, &kept_place, &mut next).await?;
     books.balance()?;
@@ -189,10 +189,8 @@ async fn raise(
     unraised: &mut BTreeMap<i32, i64>,
     next: &mut BTreeMap<i32, i64>,
 ) -> Result<()> {
-    for (partition, position) in std::mem::take(unraised) {
-        positions::raise(&place.database, kept, partition, position).await?;
-        next.insert(partition, position);
-    }
+    positions::raise(&place.database, kept, unraised).await?;
+    next.append(unraised);
     Ok(())
 }
 

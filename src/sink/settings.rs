@@ -84,8 +84,9 @@ impl SinkSettings {
         if self.database.is_empty() || self.database.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
             return Err(Error::config(format!("database: {:?} cannot be a database's name", self.database)));
         }
-        if self.metadata.as_deref().is_some_and(|field| field.is_empty() || field.contains('\0') || field == "_id") {
-            return Err(Error::config("metadata: no usable field name"));
+        let taken = |field: &str| field.is_empty() || field.contains('\0') || field == "_id" || field == "_source_id";
+        if self.metadata.as_deref().is_some_and(taken) {
+            return Err(Error::config("metadata: no usable field name").hint("not _id, not _source_id, no NUL"));
         }
         if !(1..=100_000).contains(&self.batch_size) {
             return Err(Error::config("batch_size: not from 1 to 100,000"));

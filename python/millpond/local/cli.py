@@ -1,5 +1,6 @@
 """The commands `millpond local …`."""
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def restart(directory: Path, name: str) -> None:
 @click.option("--partitions", type=click.IntRange(1, 1000), default=6, show_default=True)
 @click.option("--topic", default="product_views", show_default=True)
 @click.option("--truth", type=click.Path(path_type=Path), help="Truth file [default: truth.json in --dir]")
-@click.option("--end-date", default="2025-10-31", show_default=True, help="The last date, YYYY-MM-DD.")
+@click.option(
+    "--end-date", type=click.DateTime(["%Y-%m-%d"]), default="2025-10-31", show_default=True, help="The last date."
+)
 def produce(  # noqa: PLR0917
     directory: Path,
     count: int,
@@ -114,7 +117,7 @@ def produce(  # noqa: PLR0917
     partitions: int,
     topic: str,
     truth: Path | None,
-    end_date: str,
+    end_date: dt.datetime,
 ) -> None:
     """Write deterministic events to the remote broker, and what the reports must be to a truth file."""
     from millpond.local.events import Parameters
@@ -131,7 +134,7 @@ def produce(  # noqa: PLR0917
         "sasl.password": remote["password"],
     }
     file = truth or directory / "truth.json"
-    parameters = Parameters(seed, count, days, malformed_share, partitions, end_date)
+    parameters = Parameters(seed, count, days, malformed_share, partitions, end_date.date().isoformat())
     done = write(properties, topic, parameters, file)
     rate = f"{done['events_per_second']:,.0f} events/s"
     click.echo(f"{done['written']:,} events into {topic} in {done['seconds']:.1f} s, {rate}; truth: {file}")

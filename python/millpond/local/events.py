@@ -59,6 +59,8 @@ _HOSTS = ("google.com/search", "www.bing.com/search", "facebook.com/", "shop.exa
 REFERRERS = ("", *(f"https://{host}?q=word+{i}&page={i % 7}" for i in range(50) for host in _HOSTS))
 CHUNK = 20_000
 DAY_MS = 86_400_000
+# Which of its shape's spellings an event has.
+FLAVOURS = 20
 
 # Malformed on purpose → the reason that PRODUCT_VIEWS gives; None: the oddity sits in what it drops, an ordinary event.
 KINDS: tuple[tuple[str, str | None], ...] = (
@@ -121,6 +123,8 @@ class Chunk:
     referrer: Column
     # Milliseconds since 1970, whole seconds where the shape cannot say more.
     millis: Column
+    # When the message was sent: there also for an event without a time of its own.
+    sent: Column
     shape: Column
     flavour: Column
 
@@ -137,10 +141,11 @@ def chunks(parameters: Parameters) -> Iterator[Chunk]:
         odd = random.random(size) < parameters.malformed_share
         kind[odd] = random.integers(1, len(KINDS), int(odd.sum()))
         shape = random.integers(0, 2, size)
-        flavour = random.integers(0, 20, size)
+        flavour = random.integers(0, FLAVOURS, size)
         millis = parameters.first_day * DAY_MS + random.integers(0, parameters.days * DAY_MS, size)
         whole = np.where(shape == 0, flavour % 4 != 1, flavour % 2 == 0)
         millis = np.where(whole, millis // 1_000 * 1_000, millis)
+        sent = millis
         # Some events have no time of their own.
         millis = np.where(random.random(size) < 0.004, -1, millis)
         yield Chunk(
@@ -151,6 +156,7 @@ def chunks(parameters: Parameters) -> Iterator[Chunk]:
             store=_with_nulls(random, (len(STORES) * random.random(size) ** 1.5).astype(np.int64), 0.01),
             referrer=_with_nulls(random, (len(REFERRERS) * random.random(size) ** 2).astype(np.int64), 0.1),
             millis=millis,
+            sent=sent,
             shape=shape,
             flavour=flavour,
         )

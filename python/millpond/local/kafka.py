@@ -3,9 +3,9 @@
 import base64
 import hashlib
 import re
-import subprocess
 from pathlib import Path
 
+from millpond.local import processes
 from millpond.local.errors import LocalError
 from millpond.local.jars import kafka_jars
 from millpond.local.layout import BROKERS, CONFIG, Layout
@@ -24,17 +24,22 @@ def command(layout: Layout, name: str) -> list[str]:
     base = CONFIG / "kafka" / ("remote.properties" if remote else "broker.properties")
     properties.write_text(base.read_text() + "\n" + "\n".join(_overrides(layout, name)) + "\n")
     if not (home / "data" / "meta.properties").exists():
-        cluster = hashlib.sha256(f"{layout.directory}/{'remote' if remote else 'kafka'}".encode()).digest()[:16]
-        cluster_id = base64.urlsafe_b64encode(cluster).decode().rstrip("=")
+        cluster_id = _cluster_id(f"{layout.directory}/{'remote' if remote else 'kafka'}")
         java = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*"]
         format_ = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
-        done = subprocess.run([*java, *format_], capture_output=True, text=True, check=False)
+        done = processes.prepare([*java, *format_], stack=layout.directory, server=name, step="format")
         if done.returncode != 0:
             raise LocalError(f"{name}: formatting {home / 'data'} failed:\n{done.stdout[-800:]}{done.stderr[-800:]}")
     java = ["java", HEAP, "-XX:+UseSerialGC", f"-Dlog4j.configuration=file:{CONFIG / 'kafka' / 'log4j.properties'}"]
     if remote:
         java.append(f"-Djava.security.auth.login.config={layout.jaas}")
     return [*java, "-cp", f"{jars}/*", "kafka.Kafka", str(properties)]
+
+
+def _cluster_id(name: str) -> str:
+    text = base64.urlsafe_b64encode(hashlib.sha256(name.encode()).digest()[:16]).decode().rstrip("=")
+    # One in 64 begins with a dash, which the tool takes for an option.
+    return f"A{text[1:]}" if text.startswith("-") else text
 
 
 def _overrides(layout: Layout, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 import ctypes.util
 import importlib.util
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from millpond.local.errors import LocalError
@@ -61,7 +62,7 @@ def form_replica_set(layout: Layout, patience: float = 40.0) -> None:
         LocalError: no primary in time.
     """
     import pymongo
-    from pymongo.errors import OperationFailure, PyMongoError
+    from pymongo.errors import PyMongoError
 
     members = [{"_id": i, "host": f"127.0.0.1:{layout.ports[name]}"} for i, name in enumerate(nodes(layout))]
     address = f"mongodb://{members[0]['host']}/?directConnection=true"
@@ -69,14 +70,14 @@ def form_replica_set(layout: Layout, patience: float = 40.0) -> None:
     with pymongo.MongoClient[dict[str, object]](address, serverSelectionTimeoutMS=5000) as client:
         try:
             client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
-        except OperationFailure as error:
-            if error.code != 23:  # AlreadyInitialized: an older stack goes on
+        except PyMongoError as error:
+            if getattr(error, "code", None) != 23:  # AlreadyInitialized: an older stack goes on
                 raise LocalError(f"mongo-1: replSetInitiate: {error}") from error
         while time.monotonic() < deadline:
-            try:
+            with suppress(PyMongoError):
                 if client.admin.command("hello").get("primary"):
                     return
-            except PyMongoError:
-                pass
+                # Several nodes wait ten seconds before one stands for election, unless it is told to.
+                client.admin.command("replSetStepUp")
             time.sleep(0.1)
     raise LocalError("mongo: no primary was elected")

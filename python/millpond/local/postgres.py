@@ -11,6 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from millpond.local import processes
 from millpond.local.errors import LocalError
 from millpond.local.layout import CONFIG, Layout
 
@@ -40,14 +41,31 @@ def data_directory(layout: Layout) -> Path:
     if os.geteuid() != 0:
         return layout.directory / "postgres"
     # Root's home, or a test's private folder, cannot be entered by nobody: a place of its own, linked from the stack.
-    return Path(tempfile.gettempdir()) / f"millpond-postgres-{layout.short_id}"
+    link = layout.directory / "postgres"
+    return (
+        link.readlink() if link.is_symlink() else Path(tempfile.gettempdir()) / f"millpond-postgres-{layout.short_id}"
+    )
+
+
+def _unfinished(data: Path) -> Path:
+    """Return where data is made, to be renamed when whole: a killed initdb leaves what looks like data."""
+    return data.with_name(f"{data.name}.new")
+
+
+def remove_data(layout: Layout) -> None:
+    """Remove the data, also where it lies outside the stack."""
+    data = data_directory(layout)
+    for directory in (data, _unfinished(data)):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def command(layout: Layout) -> list[str]:
     """Return postgres' command line, having made its data directory when absent."""
     data = data_directory(layout)
     programs = _reachable(binaries())
-    if not (data / "PG_VERSION").exists():
+    # Root's data lies outside the stack: where the link to it is gone, somebody removed the stack it belonged to.
+    mine = os.geteuid() != 0 or (layout.directory / "postgres").is_symlink()
+    if not (mine and (data / "PG_VERSION").exists()):
         _initialise(layout, data, programs)
     # A kill -9 leaves the file behind, and a zombie or a reused process id makes PostgreSQL believe in it.
     (data / "postmaster.pid").unlink(missing_ok=True)
@@ -82,29 +100,31 @@ def _reachable(programs: Path) -> Path:
 
 
 def _initialise(layout: Layout, data: Path, programs: Path) -> None:
-    if data.exists():
-        shutil.rmtree(data)
-    data.mkdir(mode=0o700)
+    made = _unfinished(data)
+    for directory in (data, made):
+        if directory.exists():
+            shutil.rmtree(directory)
+    made.mkdir(mode=0o700)
     if os.geteuid() == 0:
-        shutil.chown(data, "nobody", "nogroup")
-        link = layout.directory / "postgres"
-        link.unlink(missing_ok=True)
-        link.symlink_to(data)
+        shutil.chown(made, "nobody", "nogroup")
     with tempfile.NamedTemporaryFile("w", dir=tempfile.gettempdir(), suffix=".pw") as password:
         password.write(PASSWORD)
         password.flush()
         if os.geteuid() == 0:
             shutil.chown(password.name, "nobody", "nogroup")
         options = ["-U", USER, "-A", "scram-sha-256", f"--pwfile={password.name}", "-E", "UTF8", "--locale=C", "-N"]
-        done = subprocess.run(
-            [*_as_owner(), str(programs / "initdb"), "-D", str(data), *options],
-            cwd="/", capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        initdb = [*_as_owner(), str(programs / "initdb"), "-D", str(made), *options]
+        done = processes.prepare(initdb, stack=layout.directory, server="postgres", step="initdb")
     if done.returncode != 0:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         raise LocalError(f"postgres: initdb failed:\n{(done.stdout + done.stderr)[-1500:]}")
-    with (data / "postgresql.conf").open("a") as settings:
+    with (made / "postgresql.conf").open("a") as settings:
         settings.write("\n" + (CONFIG / "postgres" / "postgresql.conf").read_text())
+    made.rename(data)
+    if os.geteuid() == 0:
+        link = layout.directory / "postgres"
+        link.unlink(missing_ok=True)
+        link.symlink_to(data)
 
 
 def dsn(layout: Layout, database: str = DATABASE) -> str:

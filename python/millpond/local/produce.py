@@ -135,8 +135,8 @@ def _send(properties: Mapping[str, str], topic: str, parameters: Parameters, tru
             "linger.ms": 20,
             "compression.type": "lz4",
             "batch.size": 1_000_000,
-            "queue.buffering.max.messages": 400_000,
-            "queue.buffering.max.kbytes": 131_072,
+            "queue.buffering.max.messages": 40_000,
+            "queue.buffering.max.kbytes": 16_384,
             "delivery.report.only.error": True,
         }
     )
@@ -148,10 +148,10 @@ def _send(properties: Mapping[str, str], topic: str, parameters: Parameters, tru
             partition = number % partitions
             letters.append([partition, before[partition] + number // partitions, KINDS[chunk.kind[i]][1]])
         partition = chunk.first % partitions
-        for key, value, millis in messages(chunk):
+        for key, value, sent in messages(chunk):
             while True:
                 try:
-                    producer.produce(topic, value, key, partition, delivered, None, max(millis, 0))
+                    producer.produce(topic, value, key, partition, delivered, None, sent)
                     break
                 except BufferError:
                     producer.poll(0.05)

@@ -3,24 +3,20 @@
 import fcntl
 import shutil
 import signal
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from millpond.local import kafka, mongo, postgres, processes
+from millpond.local import kafka, mongo, postgres, processes, startup
 from millpond.local.errors import LocalError
 from millpond.local.layout import BROKERS, DEFAULT_DIRECTORY, Layout
 
 __all__ = ["GROUPS", "LocalError", "Stack"]
 
 GROUPS = ("remote", "kafka", "mongo", "postgres")
-_PATIENCE = {"remote": 60.0, "kafka": 60.0, "mongo": 30.0, "postgres": 30.0}
-_LOG_LINES = 15
 
 
 class Stack:
@@ -44,24 +40,32 @@ class Stack:
         Raises:
             LocalError: A server did not come up; the message ends with its log, and what this call started is ended.
         """
-        wanted = tuple(only)
+        wanted = tuple(dict.fromkeys(only))
         for group in wanted:
             if group not in GROUPS:
                 raise LocalError(f"unknown group {group!r}: choose from {', '.join(GROUPS)}")
+        if not wanted:
+            raise LocalError(f"no group to start: choose from {', '.join(GROUPS)}")
         with self._locked():
             layout = Layout.make(self.directory, mongo_nodes)
             if mongo_nodes not in (None, layout.mongo_nodes):
                 raise LocalError(
                     f"{self.directory} was made with {layout.mongo_nodes} MongoDB nodes: use another --dir"
                 )
+            self._end_leftovers()
+            names = [name for group in wanted for name in self._names(layout, group)]
             alive = processes.running(self.directory)
-            names = [name for group in wanted for name in self._names(layout, group) if name not in alive]
+            for name in names:
+                if name in alive and alive[name].status() == psutil.STATUS_STOPPED:
+                    raise LocalError(f"{name} is frozen: millpond local cont {name} --dir {self.directory}")
             try:
-                self._start(layout, names)
+                startup.start(layout, names)
                 if "mongo" in wanted:
                     mongo.form_replica_set(layout)
             except BaseException:
-                self._end([process for name, process in processes.running(self.directory).items() if name in names])
+                # The mark may have a step behind the name: what prepares a server goes as well.
+                started = [name for name in names if name not in alive]
+                processes.end([p for mark, p in processes.marked(self.directory) if mark.partition(":")[0] in started])
                 raise
         return self.status()
 
@@ -69,10 +73,9 @@ class Stack:
         """End every server of this stack, and nothing else. With `delete`, remove its directory too."""
         if self.directory.exists():
             with self._locked():
-                self._end(list(processes.running(self.directory).values()))
-                layout = Layout.load(self.directory)
+                processes.end([process for _, process in processes.marked(self.directory)])
                 if delete:
-                    shutil.rmtree(postgres.data_directory(layout), ignore_errors=True)
+                    postgres.remove_data(Layout.load(self.directory))
         if delete:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -130,65 +133,36 @@ class Stack:
             self._known(layout, name)
             process = processes.running(self.directory).get(name)
             if process is not None:
-                self._end([process])
-            self._start(layout, [name])
+                processes.end([process])
+            self._end_leftovers()
+            startup.start(layout, [name])
 
-    def _start(self, layout: Layout, names: list[str]) -> None:
-        if not names:
-            return
-        with ThreadPoolExecutor(len(names)) as pool:
-            for outcome in [pool.submit(self._start_one, layout, name) for name in names]:
-                outcome.result()
-
-    def _start_one(self, layout: Layout, name: str) -> None:
-        group = name.split("-", maxsplit=1)[0]
-        log = layout.log(name)
-        if group in ("remote", "kafka"):
-            command = kafka.command(layout, name)
-        elif group == "mongo":
-            command = mongo.command(layout, name)
-        else:
-            command = postgres.command(layout)
-        log.touch()
-        begin = log.stat().st_size
-        process = processes.spawn(command, stack=self.directory, server=name, log=log, cwd=Path("/"))
-        deadline = time.monotonic() + _PATIENCE[group]
-        while True:
-            if group in ("remote", "kafka"):
-                ready = kafka.ready(log, begin)
-            else:
-                ready = mongo.ready(layout, name) if group == "mongo" else postgres.ready(layout)
-            ended = process.poll()
-            if ready and ended is None:
-                return
-            if ended is not None or time.monotonic() > deadline:
-                said = (
-                    f"ended with code {ended}" if ended is not None else f"is not ready after {_PATIENCE[group]:.0f} s"
-                )
-                lines = log.read_bytes()[begin:].decode(errors="replace").splitlines()[-_LOG_LINES:]
-                raise LocalError(f"{name} {said}; the end of {log}:\n" + "\n".join(lines))
-            time.sleep(0.1)
+    def _end_leftovers(self) -> None:
+        """End what still prepares a server for an `up` that was killed: its work is begun anew."""
+        processes.end([process for mark, process in processes.marked(self.directory) if ":" in mark])
 
     def _process(self, name: str) -> psutil.Process:
         self._known(Layout.load(self.directory), name)
         process = processes.running(self.directory).get(name)
         if process is None:
-            raise LocalError(f"{name} of {self.directory} is not running")
+            raise LocalError(
+                f"{name} of {self.directory} is not running: millpond local restart {name} --dir {self.directory}"
+            )
         return process
 
     @staticmethod
     def _known(layout: Layout, name: str) -> None:
+        if not layout.ports:
+            raise LocalError(
+                f"nothing was started under {layout.directory}: millpond local up --dir {layout.directory}"
+            )
         names = [name for group in GROUPS for name in Stack._names(layout, group)]
-        if name not in names or not layout.ports:
+        if name not in names:
             raise LocalError(f"no server {name!r} in {layout.directory}: there are {', '.join(names)}")
 
     @staticmethod
     def _names(layout: Layout, group: str) -> tuple[str, ...]:
         return {"kafka": BROKERS, "mongo": mongo.nodes(layout)}.get(group, (group,))
-
-    @staticmethod
-    def _end(ending: list[psutil.Process]) -> None:
-        processes.end(ending)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
