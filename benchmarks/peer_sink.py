@@ -38,7 +38,7 @@ def main(job: dict[str, Any]) -> None:
                 documents.append(json.loads(value))
         if documents:
             events.insert_many(documents, ordered=False)
-            consumer.commit(asynchronous=False)
+            consumer.commit(asynchronous=True)
     answer(read, time.perf_counter() - began)
 
 

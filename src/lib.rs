@@ -11,6 +11,7 @@
 //! | [`kafka`], [`mongo`], [`postgres`] | clients and settings of one system each; `kafka::native` holds the only unsafe calls |
 //! | [`control`] | how a run is interrupted and how it tells what it does |
 //! | [`shard`] | lanes: which part of a topic a run owns |
+//! | [`doctor`] | every server asked for its version and the rights that a run needs |
 //! | [`error`] | the one error type, by who must act |
 //! | [`python`] | the only code that imports pyo3 |
 //!
@@ -19,6 +20,7 @@
 pub mod aggregate;
 pub mod bridge;
 pub mod control;
+pub mod doctor;
 pub mod error;
 pub mod json;
 pub mod kafka;

@@ -5,6 +5,22 @@ import subprocess
 import sys
 import time
 
+import psycopg
+import pymongo
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+import millpond
+from millpond.local import ports, processes
+from millpond.local.mongo import binary
+
 SECRET = "n0t-the-passw0rd"
 
 
@@ -76,6 +92,78 @@ def test_doctor_names_what_is_wrong_and_no_secret(servers, name, tmp_path):
         ("postgres", False),
     ]
     assert all(found["hint"] for found in findings)
+
+
+def wrong(servers, tables, tmp_path):
+    """The one finding that is not ok."""
+    file = tmp_path / "millpond.toml"
+    file.write_text(toml(tables))
+    done = call("doctor", "--config", file, "--json")
+    assert done.returncode == 2, done.stdout
+    (found,) = [found for found in json.loads(done.stdout) if not found["ok"]]
+    return found
+
+
+def test_doctor_names_a_right_that_kafka_does_not_give(servers, name, tmp_path):
+    servers.create(servers.remote, name, 1)
+    reader = servers.remote | {"sasl.username": "reader", "sasl.password": "reader-local-only"}
+    tables = configured(servers, name) | {"source": reader}
+    file = tmp_path / "before.toml"
+    file.write_text(toml(tables))
+    assert call("doctor", "--config", file).returncode == 0
+    only = AclBinding(
+        ResourceType.TOPIC, name, ResourcePatternType.LITERAL, "User:reader", "*", AclOperation.DESCRIBE,
+        AclPermissionType.ALLOW,
+    )  # fmt: skip
+    for made in AdminClient(dict(servers.remote)).create_acls([only]).values():
+        made.result(timeout=20)
+    found = wrong(servers, tables, tmp_path)
+    assert (found["what"], found["hint"]) == ("source", "grant READ, DESCRIBE_CONFIGS")
+    words = {"source_topic": name, "target_topic": f"{name}-out"}
+    with pytest.raises(millpond.ConfigError, match=name):
+        millpond.bridge(reader, servers.kafka, **words)
+
+
+def test_doctor_names_a_right_that_postgres_does_not_give(servers, name, postgres, tmp_path):
+    servers.create(servers.remote, name, 1)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{SECRET}'")
+        connection.execute(f"GRANT USAGE ON SCHEMA {name} TO {name}")
+    poor = postgres.replace("millpond:millpond-local-only", f"{name}:{SECRET}")
+    found = wrong(servers, configured(servers, name, dsn=poor), tmp_path)
+    assert found["what"] == "postgres"
+    assert "GRANT CREATE" in found["hint"]
+    assert SECRET not in json.dumps(found)
+
+
+def test_doctor_names_a_right_that_mongodb_does_not_give(servers, name, tmp_path):
+    servers.create(servers.remote, name, 1)
+    (port,) = ports.reserve(tmp_path, 1)
+    data, log = tmp_path / "data", tmp_path / "mongod.log"
+    data.mkdir()
+    command = [binary(), "--auth", "--dbpath", data, "--port", port, "--bind_ip", "127.0.0.1"]
+    server = processes.spawn([str(word) for word in command], stack=tmp_path, server="mongod", log=log)
+    try:
+        client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(f"mongodb://127.0.0.1:{port}/")
+        root = {"roles": ["root"], "pwd": SECRET}
+        client.admin.command("createUser", "root", **root)
+        client = pymongo.MongoClient(f"mongodb://root:{SECRET}@127.0.0.1:{port}/")
+        for user, role in (("reads", "read"), ("writes", "readWrite")):
+            client.tests.command("createUser", user, pwd=SECRET, roles=[{"role": role, "db": "tests"}])
+        tables = configured(servers, name)
+        tables["mongo"] = {"uri": f"mongodb://writes:{SECRET}@127.0.0.1:{port}/?authSource=tests"}
+        file = tmp_path / "writes.toml"
+        file.write_text(toml(tables))
+        assert call("doctor", "--config", file).returncode == 0
+        tables["mongo"] = {"uri": f"mongodb://reads:{SECRET}@127.0.0.1:{port}/?authSource=tests"}
+        found = wrong(servers, tables, tmp_path)
+        assert found["what"] == "mongo"
+        assert "insert" in found["detail"]
+        assert "readWrite" in found["hint"]
+        assert SECRET not in json.dumps(found)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name(tmp_path):

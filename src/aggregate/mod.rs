@@ -19,6 +19,7 @@ pub mod scan;
 pub mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,15 +96,20 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         (_, None) => Some(dates::latest(&events, settings, &covered).await?.map_or_else(BTreeSet::new, until)),
     };
     let planned = began.elapsed().as_secs_f64();
-    let cursors = if settings.cursors == 0 { 2 } else { settings.cursors.min(64) };
+    let lists = wanted.is_some() && scan::lists(&database, &settings.collection, &settings.time_field).await?;
+    let fields = scan::fields(&database, &settings.collection, &settings.time_field).await?;
+    // One more than there are cores: while one folds, the server has work.
+    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+    let cursors = if settings.cursors == 0 { (cores + 1).min(16) } else { settings.cursors.min(64) };
     let partial = loop {
         let ranges = match &wanted {
             None => scan::all_ranges(&events, &covered).await?,
-            Some(dates) => scan::date_ranges(&settings.time_field, dates),
+            Some(dates) => scan::date_ranges(&settings.time_field, dates, lists),
         };
         let dates = wanted.clone().map(Arc::new);
         let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
-        let partial = scan::run(&events, &settings.time_field, ranges, &scope, cursors, control).await?;
+        let partial =
+            scan::run(&events, &settings.time_field, fields.as_ref(), ranges, &scope, cursors, control).await?;
         let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
         match partial.later {
             // A text of the date that seemed the latest lies on the next one, by an offset to the west.

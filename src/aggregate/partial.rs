@@ -148,18 +148,23 @@ impl Partial {
                 None
             }
         };
-        self.dates.entry(instant.date).or_default().counted += 1;
+        let date = self.dates.entry(instant.date).or_default();
+        date.counted += 1;
+        let mut unusable = [None; 3];
         for (report, element) in keys.into_iter().enumerate() {
             let longest = if report == REFERRER { usize::MAX } else { KEY_LENGTH };
-            let groups = &mut self.dates.entry(instant.date).or_default().reports[report];
+            let groups = &mut date.reports[report];
             match key(element, &mut spelled, longest) {
                 Ok(text) => groups.count(self.keys.number(text), instant.micros, device, report != REFERRER),
                 Err(reason) => {
                     *groups.excluded.entry(reason).or_default() += 1;
-                    if reason != "null_key" {
-                        self.sample(REPORTS[report].1, reason, id);
-                    }
+                    unusable[report] = (reason != "null_key").then_some(reason);
                 }
+            }
+        }
+        for (report, reason) in unusable.into_iter().enumerate() {
+            if let Some(reason) = reason {
+                self.sample(REPORTS[report].1, reason, id);
             }
         }
     }

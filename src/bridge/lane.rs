@@ -23,8 +23,8 @@ use crate::kafka::{Cluster, Context, Topic, native, settings};
 
 /// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
-/// A transaction is committed after this long, full or not.
-const TRANSACTION_SECONDS: Duration = Duration::from_millis(1_500);
+/// A transaction is committed after this long, full or not: every commit waits for all that is under way.
+const TRANSACTION_SECONDS: Duration = Duration::from_secs(10);
 
 /// What all lanes of a run share.
 pub struct Run {

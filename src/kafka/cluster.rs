@@ -55,7 +55,7 @@ pub struct Cluster {
     pub id: String,
     pub brokers: usize,
     pub(super) control: Arc<Control>,
-    client: BaseConsumer<Context>,
+    pub(crate) client: BaseConsumer<Context>,
     reading: Mutex<()>,
 }
 

@@ -190,7 +190,7 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         target_retention_ms: retention.map_or(-1, |ms| i64::try_from(ms).unwrap_or(-1)),
         allow: arguments.list("allow")?,
         transaction_events: arguments.positive("transaction_events")?.unwrap_or(100_000),
-        transaction_bytes: arguments.positive("transaction_bytes")?.unwrap_or(64 << 20),
+        transaction_bytes: arguments.positive("transaction_bytes")?.unwrap_or(256 << 20),
     };
     arguments.done()?;
     Ok(settings)

@@ -4,12 +4,10 @@
 //! |---|---|
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
-//! | [`doctor`] | every server asked at once |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
 
 pub mod arguments;
-pub mod doctor;
 pub mod errors;
 pub mod run;
 pub mod table;

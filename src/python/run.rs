@@ -193,6 +193,6 @@ pub fn aggregate<'py>(
 pub fn doctor(py: Python<'_>, settings: &str) -> PyResult<String> {
     let settings = serde_json::from_str(settings)
         .map_err(|error| errors::raise(py, &Error::bug("doctor: no JSON object").because(error)))?;
-    let findings = py.detach(|| super::doctor::examine(&settings));
+    let findings = py.detach(|| crate::doctor::examine(&settings));
     text(py, &findings)
 }

@@ -25,6 +25,7 @@ class AggregateOperator(VerbOperator):
         postgres_conn_id: PostgreSQL connection; None computes the books and writes nothing.
         time_field: Field that gives an event its date.
         lookback_days: With `latest`: that many dates before it as well.
+        max_future_skew: With `latest`: seconds that an event may lie beyond now.
         job: Name in the ledger.
         engine: `"native"`.
         mode: `"full"`.
@@ -39,6 +40,7 @@ class AggregateOperator(VerbOperator):
         "dates": arguments.dates,
         "time_field": arguments.text,
         "lookback_days": arguments.integer,
+        "max_future_skew": arguments.number,
         "job": arguments.text,
         "engine": arguments.text,
         "mode": arguments.text,
@@ -61,6 +63,7 @@ class AggregateOperator(VerbOperator):
         postgres_conn_id: str | None = "postgres_default",
         time_field: str | None = None,
         lookback_days: int | str | None = None,
+        max_future_skew: float | str | None = None,
         job: str | None = None,
         engine: str | None = None,
         mode: str | None = None,
@@ -77,6 +80,7 @@ class AggregateOperator(VerbOperator):
         self.postgres_conn_id = postgres_conn_id
         self.time_field = time_field
         self.lookback_days = lookback_days
+        self.max_future_skew = max_future_skew
         self.job = job
         self.engine = engine
         self.mode = mode

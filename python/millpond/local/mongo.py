@@ -15,18 +15,23 @@ def command(layout: Layout, name: str) -> list[str]:
     home = layout.directory / name
     home.mkdir(exist_ok=True)
     arguments = ["--config", str(CONFIG / "mongo" / "mongod.conf"), "--dbpath", str(home)]
-    return [str(_binary()), *arguments, "--port", str(layout.ports[name])]
+    return [str(binary()), *arguments, "--port", str(layout.ports[name])]
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """Return the path of mongod.
+
+    Raises:
+        LocalError: It is not installed, or needs a library that is missing.
+    """
     spec = importlib.util.find_spec("fiftyone")
     for place in (spec.submodule_search_locations or []) if spec else []:
-        binary = Path(place) / "db" / "bin" / "mongod"
-        if binary.exists():
+        mongod = Path(place) / "db" / "bin" / "mongod"
+        if mongod.exists():
             for library, package in (("curl", "libcurl4"), ("ssl", "libssl3")):
                 if ctypes.util.find_library(library) is None:
                     raise LocalError(f"mongod needs {package}, which is missing (Debian: apt-get install {package})")
-            return binary
+            return mongod
     raise LocalError("mongod is not installed: pip install 'millpond[local]'")
 
 

@@ -1,0 +1,138 @@
+//! One message on its way: the calls made for every event, and the flush that ends a transaction.
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::BorrowedMessage;
+
+use super::{Freed, freed};
+
+/// The last stable offset that the consumer's last fetch of the partition saw, without asking the broker.
+#[must_use]
+pub fn fetched_end<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<i64> {
+    let name = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the handle lives as long as `client`; the name outlives the call; both results are plain integers.
+    let code = unsafe {
+        sys::rd_kafka_get_watermark_offsets(client.native_ptr(), name.as_ptr(), partition, &raw mut low, &raw mut high)
+    };
+    (code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}
+
+/// A topic of one producer, looked up once and not for every event. Must be dropped before its producer.
+pub struct TopicHandle(Freed<sys::rd_kafka_topic_t>);
+
+// SAFETY: librdkafka's topic handles may be used from any thread.
+unsafe impl Send for TopicHandle {}
+
+/// Looks a topic up in a producer.
+///
+/// # Errors
+/// librdkafka's words.
+pub fn topic_handle<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<TopicHandle, String> {
+    let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
+    // SAFETY: the name outlives the call; the handle is freed once, by its guard.
+    let handle = unsafe { sys::rd_kafka_topic_new(client.native_ptr(), name.as_ptr(), std::ptr::null_mut()) };
+    freed(handle, sys::rd_kafka_topic_destroy).map(TopicHandle)
+}
+
+/// Hands an event to a producer: key and headers (null and repeated ones) of `message`, another value and partition.
+/// The bytes are copied. A `timestamp` of -1 says none.
+///
+/// # Errors
+/// librdkafka's code; nothing was taken then.
+pub fn produce<C: ClientContext>(
+    client: &Client<C>,
+    topic: &TopicHandle,
+    partition: i32,
+    timestamp: i64,
+    value: Option<&[u8]>,
+    message: &BorrowedMessage<'_>,
+) -> Result<(), RDKafkaErrorCode> {
+    use sys::{rd_kafka_vtype_t as Kind, rd_kafka_vu_s as Argument, rd_kafka_vu_s__bindgen_ty_1 as Content};
+    type Memory = sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1;
+    let memory = |bytes: Option<&[u8]>| Content {
+        mem: bytes.map_or(Memory { ptr: std::ptr::null_mut(), size: 0 }, |bytes| Memory {
+            ptr: bytes.as_ptr().cast_mut().cast(),
+            size: bytes.len(),
+        }),
+    };
+    let argument = |vtype, u| Argument { vtype, u };
+    let copied = i32::try_from(sys::RD_KAFKA_MSG_F_COPY).unwrap_or_default();
+    let key = rdkafka::Message::key(message);
+    // SAFETY: librdkafka copies key and value before it returns (MSG_F_COPY). The headers are a copy of the message's own,
+    // which it owns after success only; after a failure they are freed here. The error is freed after its code was read.
+    unsafe {
+        let mut headers = std::ptr::null_mut();
+        if sys::rd_kafka_message_headers(message.ptr(), &raw mut headers)
+            == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            headers = sys::rd_kafka_headers_copy(headers);
+        }
+        let arguments = [
+            argument(Kind::RD_KAFKA_VTYPE_RKT, Content { rkt: topic.0.0 }),
+            argument(Kind::RD_KAFKA_VTYPE_PARTITION, Content { i32_: partition }),
+            argument(Kind::RD_KAFKA_VTYPE_MSGFLAGS, Content { i: copied }),
+            argument(Kind::RD_KAFKA_VTYPE_VALUE, memory(value)),
+            argument(Kind::RD_KAFKA_VTYPE_KEY, memory(key)),
+            argument(Kind::RD_KAFKA_VTYPE_TIMESTAMP, Content { i64_: timestamp }),
+            argument(Kind::RD_KAFKA_VTYPE_HEADERS, Content { headers }),
+        ];
+        // The last one only where there are headers.
+        let count = arguments.len() - usize::from(headers.is_null());
+        let error = sys::rd_kafka_produceva(client.native_ptr(), arguments.as_ptr(), count);
+        if error.is_null() {
+            return Ok(());
+        }
+        if !headers.is_null() {
+            sys::rd_kafka_headers_destroy(headers);
+        }
+        let code = sys::rd_kafka_error_code(error);
+        sys::rd_kafka_error_destroy(error);
+        Err(code.into())
+    }
+}
+
+/// A header's name and value as they came: a name need not be UTF-8, a value may be null, both may repeat.
+pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
+
+/// Whether a message has headers.
+#[must_use]
+pub fn has_headers(message: &BorrowedMessage<'_>) -> bool {
+    let mut all = std::ptr::null_mut();
+    // SAFETY: the message outlives the call; the headers stay its own.
+    let code = unsafe { sys::rd_kafka_message_headers(message.ptr(), &raw mut all) };
+    code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// The headers of a message, in their order. rust-rdkafka's own view of them panics on a name that is not UTF-8.
+#[must_use]
+pub fn headers(message: &BorrowedMessage<'_>) -> Vec<RawHeader> {
+    let mut found = Vec::new();
+    // SAFETY: headers, names and values belong to the message, which outlives this call; they are copied here.
+    unsafe {
+        let mut all = std::ptr::null_mut();
+        let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        if sys::rd_kafka_message_headers(message.ptr(), &raw mut all) != none {
+            return found;
+        }
+        let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+        while sys::rd_kafka_header_get_all(all, found.len(), &raw mut name, &raw mut value, &raw mut size) == none {
+            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size).to_vec());
+            found.push((CStr::from_ptr(name).to_bytes().to_vec(), value));
+        }
+    }
+    found
+}
+
+/// Sends what a producer holds, whatever its `linger.ms`, and waits up to `timeout`; whether nothing is left. Unlike
+/// rust-rdkafka's, the wait itself counts as a flush, so that a batch which lingers is sent at once.
+#[must_use]
+pub fn flush<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the handle lives as long as `client`.
+    unsafe { sys::rd_kafka_flush(client.native_ptr(), millis) == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR }
+}
