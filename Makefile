@@ -43,7 +43,8 @@ lint: environments ## rustfmt, clippy, ruff, mypy, stubtest, cargo-deny
 
 .PHONY: bench
 bench: environments jars ## compare with raw copies and today's libraries, interleaved, as ratios
-	$(DEV)/python benchmarks/run.py $(BENCH_ARGS)
+	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
+	$(DEV)/python benchmarks/run.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
 
 .PHONY: chaos
 chaos: environments jars sabotage ## kill each arrow 200 times at random moments, servers among them

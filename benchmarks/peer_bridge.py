@@ -66,9 +66,7 @@ def main(job: dict[str, Any]) -> None:
                 place = job["dead_letter_topic"]
             while True:
                 try:
-                    producer.produce(
-                        place, value, message.key(), message.partition(), timestamp=message.timestamp()[1]
-                    )
+                    producer.produce(place, value, message.key(), message.partition(), timestamp=message.timestamp()[1])
                     break
                 except BufferError:
                     producer.poll(0.02)

@@ -114,15 +114,11 @@ class Bench:
             return {"collection": self.servers.collection()}
 
         contenders = [
-            Contender(
-                "millpond.sink", lambda: ours("sink", [self.servers.kafka, self.servers.uri], **store, **new())
-            ),
+            Contender("millpond.sink", lambda: ours("sink", [self.servers.kafka, self.servers.uri], **store, **new())),
             Contender("raw inserts (mongodb driver, BSON ready)", self.indexed(place, flight, new)),
             Contender(
                 "confluent-kafka + pymongo",
-                lambda: self.peer(
-                    "peer_sink.py", **place, source=self.servers.kafka, topic=target, **new()
-                ),
+                lambda: self.peer("peer_sink.py", **place, source=self.servers.kafka, topic=target, **new()),
             ),
         ]
         race("sink", contenders, self.options.rounds)

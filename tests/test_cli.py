@@ -8,7 +8,7 @@ import time
 import psycopg
 import pymongo
 import pytest
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
     AclOperation,
     AclPermissionType,
@@ -145,8 +145,7 @@ def test_doctor_names_a_right_that_mongodb_does_not_give(servers, name, tmp_path
     server = processes.spawn([str(word) for word in command], stack=tmp_path, server="mongod", log=log)
     try:
         client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(f"mongodb://127.0.0.1:{port}/")
-        root = {"roles": ["root"], "pwd": SECRET}
-        client.admin.command("createUser", "root", **root)
+        client.admin.command("createUser", "root", pwd=SECRET, roles=["root"])
         client = pymongo.MongoClient(f"mongodb://root:{SECRET}@127.0.0.1:{port}/")
         for user, role in (("reads", "read"), ("writes", "readWrite")):
             client.tests.command("createUser", user, pwd=SECRET, roles=[{"role": role, "db": "tests"}])

@@ -115,10 +115,11 @@ def again(call: Callable[[], Any]) -> None:
     while True:
         try:
             call()
-            return
         except millpond.ExternalError:
             if time.monotonic() > deadline:
                 raise
+        else:
+            return
 
 
 @pytest.mark.timeout(7_200)

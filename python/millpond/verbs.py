@@ -133,7 +133,7 @@ def sink(
         on_gap: "fail": a gap between position and log is a `PositionError`.
         ensure_indexes: Make an index on `timestamp` when absent.
         metadata: Store topic, partition, offset, timestamp, key and headers under this field.
-        in_flight: Inserts on their way at once. Default: 4.
+        in_flight: Inserts on their way at once. Default: 8.
         progress: As in `bridge`.
         cancel: As in `bridge`.
 

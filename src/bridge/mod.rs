@@ -65,7 +65,11 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
     #[cfg(feature = "sabotage")]
     let parts = early.unwrap_or(parts);
     let (ended, parts, books) = drive(&run, producers, &parts)?;
-    Ok(answer(&run, began, ended, &parts, &books))
+    let answer = answer(&run, began, ended, &parts, &books);
+    if let Ok(run) = Arc::try_unwrap(run) {
+        crate::kafka::close([Box::new(run.source), Box::new(run.target)]);
+    }
+    Ok(answer)
 }
 
 /// Connects, makes and checks the topics; nothing is read or written yet but topics.

@@ -73,6 +73,7 @@ fn said(error: &DriverError) -> String {
 
 /// What an error of the driver means for the caller.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "map_err hands it over")]
 pub fn told(what: impl Into<String>, error: DriverError) -> Error {
     let what = what.into();
     let refused = || {

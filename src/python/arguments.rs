@@ -238,7 +238,7 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         max_dead_letters: arguments.count("max_dead_letters")?,
         ensure_indexes: arguments.flag("ensure_indexes", true)?,
         metadata: arguments.text("metadata")?,
-        in_flight: size(arguments.positive("in_flight")?, 4),
+        in_flight: size(arguments.positive("in_flight")?, 8),
     };
     arguments.done()?;
     Ok(settings)

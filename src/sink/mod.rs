@@ -86,7 +86,9 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
     };
     let parts = tokio::task::block_in_place(|| start::parts(settings, &cluster, &topic, &kept, control))?;
     let decided = place.decided(tag, &parts.iter().map(|part| (part.partition, part.next)).collect()).await?;
+    let group = settings.group();
     let limits = Limits {
+        group: &group,
         batch_size: settings.batch_size,
         max_events: settings.max_events,
         deadline: settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds)),
@@ -99,7 +101,9 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
     let books = carry(settings, control, &mut reader, &place, &kept_place, &mut next).await?;
     books.balance()?;
     let ended = reader.limited.unwrap_or("end");
-    Ok(tokio::task::block_in_place(|| answer(settings, &cluster, began, ended, &next, books)))
+    let answer = tokio::task::block_in_place(|| answer(settings, &cluster, &reader, began, ended, &next, books));
+    crate::kafka::close([Box::new(reader), Box::new(cluster)]);
+    Ok(answer)
 }
 
 /// The loop: read a batch, send it, and raise the positions over what is acknowledged without a hole.
@@ -197,6 +201,7 @@ async fn raise(
 fn answer(
     settings: &SinkSettings,
     cluster: &Cluster,
+    reader: &Reader,
     began: Instant,
     ended: &str,
     next: &BTreeMap<i32, i64>,
@@ -208,7 +213,7 @@ fn answer(
         warnings.push(format!("lag is unknown: {error}"));
         Vec::new()
     });
-    if let Err(error) = start::commit_group(cluster, settings, next) {
+    if let Err(error) = start::commit_group(&reader.consumer, settings, next) {
         warnings.push(format!("the consumer group's offsets (for lag tools only) were not committed: {error}"));
     }
     let positions: Vec<PartitionPosition> = next

@@ -19,7 +19,7 @@ use crate::kafka::{Cluster, Context, native, settings};
 use crate::mongo::sources::event_id;
 
 /// A batch ends at so many bytes, whatever its size in documents: servers take 48 MB at once.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// One partition of the run.
 #[derive(Debug, Clone)]
@@ -31,7 +31,8 @@ pub struct Part {
 
 /// What to read, and how far.
 pub struct Reader {
-    consumer: BaseConsumer<Context>,
+    /// Of the group whose offsets are committed at the end; it assigns and never joins.
+    pub consumer: BaseConsumer<Context>,
     topic: String,
     tag: u32,
     parts: BTreeMap<i32, Part>,
@@ -47,7 +48,8 @@ pub struct Reader {
 }
 
 /// The limits of a run.
-pub struct Limits {
+pub struct Limits<'a> {
+    pub group: &'a str,
     pub batch_size: usize,
     pub max_events: Option<u64>,
     pub deadline: Option<Instant>,
@@ -65,10 +67,10 @@ impl Reader {
         parts: Vec<Part>,
         decided: HashMap<(i32, i64), String>,
         metadata: Option<String>,
-        limits: &Limits,
+        limits: &Limits<'_>,
     ) -> Result<Self> {
         let what = format!("source: assign topic {topic}");
-        let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, "millpond-sink", 24 * 1024, 512)
+        let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512)
             .create_with_context(Context::default())
             .map_err(|error| settings::refused("source", &error))?;
         let open: BTreeMap<i32, Part> =

@@ -142,7 +142,11 @@ fn group_offsets(cluster: &Cluster, settings: &SinkSettings, partitions: &[i32])
 ///
 /// # Errors
 /// Any: the caller makes a warning of it.
-pub fn commit_group(cluster: &Cluster, settings: &SinkSettings, next: &BTreeMap<i32, i64>) -> Result<()> {
+pub fn commit_group(
+    consumer: &BaseConsumer<Context>,
+    settings: &SinkSettings,
+    next: &BTreeMap<i32, i64>,
+) -> Result<()> {
     let what = || Error::external(format!("source: offsets of group {}", settings.group()));
     let mut offsets = TopicPartitionList::new();
     for (partition, next) in next {
@@ -150,5 +154,5 @@ pub fn commit_group(cluster: &Cluster, settings: &SinkSettings, next: &BTreeMap<
             .add_partition_offset(&settings.topic, *partition, Offset::Offset(*next))
             .map_err(|error| what().because(error))?;
     }
-    group_consumer(cluster, settings)?.commit(&offsets, CommitMode::Sync).map_err(|error| what().because(error))
+    consumer.commit(&offsets, CommitMode::Sync).map_err(|error| what().because(error))
 }

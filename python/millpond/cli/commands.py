@@ -64,8 +64,8 @@ _FLAGS = {
         "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
     ),
     "aggregate": (
-        "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan", "mongo_uri",
-        "postgres_dsn",
+        "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
+        "mongo_uri", "postgres_dsn",
     ),
 }  # fmt: skip
 _HELP = {

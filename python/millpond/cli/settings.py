@@ -72,7 +72,8 @@ def servers(file: Path | None) -> dict[str, Any]:
     """
     tables = _tables(file)
     found: dict[str, Any] = {name: tables[name] for name in ("source", "target") if name in tables}
-    for section, name in (("bridge", "source_topic"), ("bridge", "target_topic"), ("sink", "database"), ("sink", "collection")):
+    places = {"source_topic": "bridge", "target_topic": "bridge", "database": "sink", "collection": "sink"}
+    for name, section in places.items():
         found[name] = os.environ.get(f"MILLPOND_{name.upper()}", tables.get(section, {}).get(name))
     found["mongo_uri"] = os.environ.get("MILLPOND_MONGO_URI", tables.get("mongo", {}).get("uri"))
     found["postgres_dsn"] = os.environ.get("MILLPOND_POSTGRES_DSN", tables.get("postgres", {}).get("dsn"))

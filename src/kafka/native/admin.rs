@@ -23,6 +23,7 @@ pub enum Spec {
 struct Answer(Freed<sys::rd_kafka_event_t>);
 
 /// What is said along with a question.
+#[derive(Clone, Copy)]
 enum Asked {
     Plainly,
     Committed,
@@ -37,6 +38,7 @@ fn ask<C: ClientContext>(
     asked: Asked,
     send: impl FnOnce(*mut sys::rd_kafka_t, *const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
 ) -> Result<Answer, String> {
+    use sys::rd_kafka_IsolationLevel_t as Level;
     let rk = client.native_ptr();
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: `rk` lives as long as `client`; options and queue are freed by their guards after the answer arrived.
@@ -45,7 +47,6 @@ fn ask<C: ClientContext>(
         let options = freed(sys::rd_kafka_AdminOptions_new(rk, operation), sys::rd_kafka_AdminOptions_destroy)?;
         let mut said = [0; 256];
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, millis, said.as_mut_ptr(), said.len());
-        use sys::rd_kafka_IsolationLevel_t as Level;
         let level = |level| sys::rd_kafka_AdminOptions_set_isolation_level(options.0, level);
         let error = match asked {
             Asked::Plainly => std::ptr::null_mut(),

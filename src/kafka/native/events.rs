@@ -61,7 +61,6 @@ pub fn produce<C: ClientContext>(
         }),
     };
     let argument = |vtype, u| Argument { vtype, u };
-    let copied = i32::try_from(sys::RD_KAFKA_MSG_F_COPY).unwrap_or_default();
     let key = rdkafka::Message::key(message);
     // SAFETY: librdkafka copies key and value before it returns (MSG_F_COPY). The headers are a copy of the message's own,
     // which it owns after success only; after a failure they are freed here. The error is freed after its code was read.
@@ -75,7 +74,7 @@ pub fn produce<C: ClientContext>(
         let arguments = [
             argument(Kind::RD_KAFKA_VTYPE_RKT, Content { rkt: topic.0.0 }),
             argument(Kind::RD_KAFKA_VTYPE_PARTITION, Content { i32_: partition }),
-            argument(Kind::RD_KAFKA_VTYPE_MSGFLAGS, Content { i: copied }),
+            argument(Kind::RD_KAFKA_VTYPE_MSGFLAGS, Content { i: sys::RD_KAFKA_MSG_F_COPY }),
             argument(Kind::RD_KAFKA_VTYPE_VALUE, memory(value)),
             argument(Kind::RD_KAFKA_VTYPE_KEY, memory(key)),
             argument(Kind::RD_KAFKA_VTYPE_TIMESTAMP, Content { i64_: timestamp }),
