@@ -115,8 +115,13 @@ def test_doctor_names_a_right_that_kafka_does_not_give(servers, name, tmp_path):
         ResourceType.TOPIC, name, ResourcePatternType.LITERAL, "User:reader", "*", AclOperation.DESCRIBE,
         AclPermissionType.ALLOW,
     )  # fmt: skip
-    for made in AdminClient(dict(servers.remote)).create_acls([only]).values():
+    admin = AdminClient(dict(servers.remote))
+    for made in admin.create_acls([only]).values():
         made.result(timeout=20)
+    # The broker learns of it from its controller a moment later.
+    deadline = time.monotonic() + 20
+    while call("doctor", "--config", file).returncode == 0:
+        assert time.monotonic() < deadline
     found = wrong(servers, tables, tmp_path)
     assert (found["what"], found["hint"]) == ("source", "grant READ, DESCRIBE_CONFIGS")
     words = {"source_topic": name, "target_topic": f"{name}-out"}

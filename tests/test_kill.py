@@ -82,8 +82,10 @@ class Runs:
 
     def rounds(self, count: int, feed: Callable[[], None]) -> None:
         """Feed, run, kill; so many times. The moments are spread over what an undisturbed run takes here and now."""
-        feed()
-        usual = self.undisturbed()
+        # The first run also makes topics, collections and tables.
+        for _ in range(2):
+            feed()
+            usual = self.undisturbed()
         for number in range(count):
             feed()
             victim = self.chance.choice(self.victims) if number % DISTURB_EVERY == DISTURB_EVERY - 1 else None
