@@ -209,7 +209,8 @@ def test_positions_cut_what_a_sink_is_still_writing(servers, name, postgres):
         truth = oracle.tell(documents, asked, covered=covered)
         result = millpond.aggregate(servers.mongo_uri, postgres, **words, dates=dates)
         check_books(result, truth, whole=dates == "all")
-        assert not result.repeatable
+        # A dated run may meet none of the other programs' documents.
+        assert dates != "all" or not result.repeatable
         assert sorted(result.positions.values()) == [0, 200, 200]
         assert all(name in place for place in result.positions)
     assert published(postgres) == oracle.tell(documents, covered=covered).rows
