@@ -43,6 +43,8 @@ use crate::error::{Error, Result};
 use crate::kafka::{Cluster, Role};
 use crate::shard::lane_of;
 
+/// How long the end of a run waits for what it wrote to be seen.
+const VISIBLE: Duration = Duration::from_secs(2);
 /// Lanes that do not answer a stop within this time are left to end by themselves: their transactions time out.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
@@ -65,6 +67,9 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
     #[cfg(feature = "sabotage")]
     let parts = early.unwrap_or(parts);
     let (ended, parts, books) = drive(&run, producers, &parts)?;
+    if books.written > 0 {
+        until_visible(&run);
+    }
     let answer = answer(&run, began, ended, &parts, &books);
     if let Ok(run) = Arc::try_unwrap(run) {
         crate::kafka::close([Box::new(run.source), Box::new(run.target)]);
@@ -198,6 +203,20 @@ fn add(total: &mut Books, books: Books) {
     total.limited = total.limited.or(books.limited);
     for (reason, count) in books.reasons {
         *total.reasons.entry(reason).or_default() += count;
+    }
+}
+
+/// Brokers write the markers of a committed transaction a moment after they confirmed it: whoever reads next must find
+/// every event. Other writers' open transactions are not waited for, nor is a broker that does not answer.
+fn until_visible(run: &Run) {
+    let topic = &run.target_topics.topic;
+    let all: Vec<i32> = (0..topic.partitions).collect();
+    let deadline = Instant::now() + VISIBLE;
+    let hidden = |end: &crate::kafka::PartitionEnds| end.last_stable < end.high_watermark;
+    while Instant::now() < deadline && run.target.ends(&topic.name, &all).is_ok_and(|ends| ends.iter().any(hidden)) {
+        if run.control.sleep("bridge: wait for the markers", Duration::from_millis(20)).is_err() {
+            return;
+        }
     }
 }
 
