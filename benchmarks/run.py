@@ -108,7 +108,7 @@ class Bench:
         self.servers.dump(documents, file)
         store = {"topic": target, "database": DATABASE}
         place = {"uri": self.servers.uri, "database": DATABASE}
-        flight = {"file": str(file), "batch_size": 1_000, "in_flight": 4}
+        flight = {"file": str(file), "batch_size": 1_000, "in_flight": 8}
 
         def new() -> dict[str, str]:
             return {"collection": self.servers.collection()}

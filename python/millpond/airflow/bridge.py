@@ -29,7 +29,7 @@ class BridgeOperator(VerbOperator):
         max_seconds: Seconds to read at most.
         dead_letter_topic: Default `<target_topic>.dead_letters`; None: the first dead letter fails the task.
         max_dead_letters: Dead letters of one run that are tolerated.
-        on_gap: `"fail"`, or `"earliest"` to go on after events that the source has lost.
+        on_gap: `"fail"`; going on after events that the source has lost is not available yet.
         target_retention: Retention of a target topic that is made.
         allow: Checks of an existing target topic that are waived.
     """

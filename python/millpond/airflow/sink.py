@@ -30,7 +30,7 @@ class SinkOperator(VerbOperator):
         max_events: Events to read at most.
         max_seconds: Seconds to read at most.
         max_dead_letters: Dead letters of one run that are tolerated.
-        on_gap: `"fail"`, or `"earliest"` to go on after events that the topic has lost.
+        on_gap: `"fail"`; going on after events that the topic has lost is not available yet.
         ensure_indexes: Whether the index on `timestamp` is made.
         metadata: Field under which topic, partition, offset, key and headers are stored.
     """
