@@ -46,6 +46,11 @@ bench: environments jars ## compare with raw copies and today's libraries, inter
 	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
 	$(DEV)/python benchmarks/run.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
 
+.PHONY: bench-bridge
+bench-bridge: environments jars ## bridge() beside MirrorMaker 2, Python in transactions and the raw limits
+	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
+	$(DEV)/python benchmarks/bridge.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
+
 .PHONY: chaos
 chaos: environments jars sabotage ## kill each arrow 200 times at random moments, servers among them
 	$(PYTEST) -m chaos tests --override-ini timeout=7200 $(PYTEST_ARGS)

@@ -37,10 +37,11 @@ class Servers:
         kafka = {"bootstrap.servers": status["kafka"]["bootstrap"]}
         return cls(remote, kafka, status["mongo"]["uri"], status["postgres"]["dsn"])
 
-    def events(self, count: int, folder: Path) -> str:
+    def events(self, count: int, folder: Path, compression: str = "lz4") -> str:
         """Write generated events to a new topic of the remote broker."""
         topic = f"bench-{secrets.token_hex(5)}"
-        produce(self.remote, topic, Parameters(1, count, 3, 0.002, PARTITIONS, "2025-10-31"), folder / f"{topic}.json")
+        remote = self.remote | {"compression.type": compression}
+        produce(remote, topic, Parameters(1, count, 3, 0.002, PARTITIONS, "2025-10-31"), folder / f"{topic}.json")
         return topic
 
     def target(self) -> str:
@@ -58,6 +59,10 @@ class Servers:
         """Delete topics: disks are finite."""
         for gone in AdminClient(dict(self.kafka)).delete_topics(list(topics)).values():
             gone.exception(timeout=30)
+
+    def topics(self) -> list[str]:
+        """Name the topics of the target cluster."""
+        return list(AdminClient(dict(self.kafka)).list_topics(timeout=10).topics)
 
     def mongo(self) -> "pymongo.MongoClient[Any]":
         """Connect."""

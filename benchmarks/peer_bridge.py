@@ -1,9 +1,10 @@
-"""Today's bridge: confluent-kafka and orjson, one process, batches in transactions. Positions are not even kept."""
+"""Today's bridge: confluent-kafka with orjson or json, batches in transactions. Positions are not even kept."""
 
 import datetime as dt
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -11,6 +12,8 @@ from answer import answer
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 BATCH = 10_000
+LOADS: dict[str, Callable[[bytes | None], Any]] = {"orjson": orjson.loads, "json": json.loads}  # type: ignore[dict-item]
+DUMPS: dict[str, Callable[[Any], bytes]] = {"orjson": orjson.dumps, "json": lambda value: json.dumps(value).encode()}
 FIELDS = ("product_id", "device_id", "store_id", "referrer_url", "local_time")
 
 
@@ -18,10 +21,10 @@ def text(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else str(value)
 
 
-def stored(raw: bytes | None) -> bytes | None:
+def stored(raw: bytes | None, parser: str) -> bytes | None:
     if raw is None:
         return None
-    event = orjson.loads(raw)
+    event = LOADS[parser](raw)
     time_ = event.get("timestamp")
     if time_ is None and (epoch := event.get("time_stamp")) is not None:
         seconds = float(epoch)
@@ -29,7 +32,7 @@ def stored(raw: bytes | None) -> bytes | None:
         time_ = moment.isoformat().replace("+00:00", "Z")
     ip = event.get("remote_ip")
     mapped = {name: text(event.get(name)) for name in FIELDS}
-    return orjson.dumps(mapped | {"remote_ip": event.get("ip") if ip is None else ip, "timestamp": time_})
+    return DUMPS[parser](mapped | {"remote_ip": event.get("ip") if ip is None else ip, "timestamp": time_})
 
 
 def main(job: dict[str, Any]) -> None:
@@ -41,7 +44,7 @@ def main(job: dict[str, Any]) -> None:
     producer = Producer(
         job["target"]
         | {"transactional.id": f"peer-{job['target_topic']}", "linger.ms": 50, "batch.size": 1_000_000}
-        | {"compression.type": "lz4"}
+        | {"compression.type": job.get("compression", "lz4")}
     )
     producer.init_transactions(30)
     topic = job["source_topic"]
@@ -61,7 +64,7 @@ def main(job: dict[str, Any]) -> None:
             events += 1
             place, value = job["target_topic"], message.value()
             try:
-                value = stored(value)
+                value = stored(value, job.get("parser", "orjson"))
             except (ValueError, TypeError, AttributeError, OverflowError):
                 place = job["dead_letter_topic"]
             while True:

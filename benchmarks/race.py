@@ -32,6 +32,11 @@ class Contender:
         """Events per second of each run."""
         return [answer["events"] / answer["seconds"] for answer in self.answers]
 
+    @property
+    def cpu_per_million(self) -> list[float]:
+        """CPU seconds of the client per million events, of each run."""
+        return [answer["cpu_s"] / answer["events"] * 1e6 for answer in self.answers if "cpu_s" in answer]
+
 
 def run(command: list[str]) -> dict[str, Any]:
     """Run one contender to its end and return its answer."""
@@ -57,7 +62,7 @@ def race(title: str, contenders: list[Contender], rounds: int) -> None:
                 flush=True,
             )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("", "median events/s", "median s", "min s", "max s", "peak MB"):
+    for column in ("", "median events/s", "median s", "min s", "max s", "CPU s per million", "peak MB"):
         table.add_column(column, justify="right" if column else "left")
     for contender in contenders:
         seconds = [answer["seconds"] for answer in contender.answers]
@@ -66,6 +71,7 @@ def race(title: str, contenders: list[Contender], rounds: int) -> None:
             contender.name,
             f"{statistics.median(contender.rates):,.0f}",
             *(f"{value:.2f}" for value in (statistics.median(seconds), min(seconds), max(seconds))),
+            f"{statistics.median(contender.cpu_per_million):.2f}" if contender.cpu_per_million else "",
             f"{max(peaks):,.0f}" if peaks else "",
         )
     CONSOLE.print(table)

@@ -1,8 +1,8 @@
 //! The raw limits that `benchmarks/run.py` compares with: what the drivers do when nothing is promised.
 //!
-//! `raw copy` is a bare librdkafka consume → produce loop: no transform, no transaction, no position. `raw insert` sends
-//! documents that are BSON already. `raw scan` reads documents and looks at none. Each gets one JSON object and prints
-//! one: `events` and `seconds`.
+//! `raw copy` is a bare librdkafka consume → produce loop: no transform, no transaction, no position. `raw produce` sends
+//! bytes that are in memory already. `raw insert` sends documents that are BSON already. `raw scan` reads documents and
+//! looks at none. Each gets one JSON object and prints one: `events`, `seconds`, `cpu_s`.
 #![allow(clippy::print_stdout, reason = "the answer of a program")]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +31,20 @@ struct Copy {
     target: BTreeMap<String, String>,
     source_topic: String,
     target_topic: String,
+    #[serde(default = "lz4")]
+    compression: String,
+}
+
+fn lz4() -> String {
+    "lz4".into()
+}
+
+/// The events of a topic, read into memory before the clock starts, to Kafka.
+#[derive(Deserialize)]
+struct Produce {
+    #[serde(flatten)]
+    from: Copy,
+    events: u64,
 }
 
 /// A file of BSON documents, one after another, to MongoDB.
@@ -61,12 +75,21 @@ fn main() -> Outcome<()> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let (events, seconds) = match verb.as_str() {
         "copy" => copy(&serde_json::from_str(&json)?)?,
+        "produce" => produce(&serde_json::from_str(&json)?)?,
         "insert" => runtime()?.block_on(insert(serde_json::from_str(&json)?))?,
         "scan" => runtime()?.block_on(scan(serde_json::from_str(&json)?))?,
-        _ => return Err("say copy, insert or scan, and a JSON object".into()),
+        _ => return Err("say copy, produce, insert or scan, and a JSON object".into()),
     };
-    println!("{}", serde_json::json!({"events": events, "seconds": seconds.as_secs_f64()}));
+    println!("{}", serde_json::json!({"events": events, "seconds": seconds.as_secs_f64(), "cpu_s": cpu_seconds()?}));
     Ok(())
+}
+
+/// User and system time of this process so far, which Linux counts in hundredths of a second (proc(5)).
+fn cpu_seconds() -> Outcome<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+    Ok(f64::from(ticks.sum::<Result<u32, _>>()?) / 100.0)
 }
 
 fn client(properties: &BTreeMap<String, String>, more: &[(&str, &str)]) -> ClientConfig {
@@ -80,30 +103,14 @@ fn client(properties: &BTreeMap<String, String>, more: &[(&str, &str)]) -> Clien
     config
 }
 
-fn copy(job: &Copy) -> Outcome<(u64, Duration)> {
-    let began = Instant::now();
-    let consumer: BaseConsumer = client(
-        &job.source,
-        &[
-            ("group.id", "raw"),
-            ("enable.auto.commit", "false"),
-            ("enable.partition.eof", "true"),
-            ("fetch.queue.backoff.ms", "5"),
-        ],
-    )
-    .create()?;
-    let producer: BaseProducer = client(
-        &job.target,
-        &[
-            ("linger.ms", "50"),
-            ("batch.size", "1000000"),
-            ("batch.num.messages", "50000"),
-            ("compression.type", "lz4"),
-            ("queue.buffering.max.messages", "1000000"),
-            ("queue.buffering.max.kbytes", "65536"),
-        ],
-    )
-    .create()?;
+fn source(job: &Copy) -> Outcome<(BaseConsumer, usize)> {
+    let more = [
+        ("group.id", "raw"),
+        ("enable.auto.commit", "false"),
+        ("enable.partition.eof", "true"),
+        ("fetch.queue.backoff.ms", "5"),
+    ];
+    let consumer: BaseConsumer = client(&job.source, &more).create()?;
     let metadata = consumer.fetch_metadata(Some(&job.source_topic), Duration::from_secs(10))?;
     let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
     let mut assignment = TopicPartitionList::new();
@@ -111,6 +118,36 @@ fn copy(job: &Copy) -> Outcome<(u64, Duration)> {
         assignment.add_partition_offset(&job.source_topic, partition, Offset::Offset(0))?;
     }
     consumer.assign(&assignment)?;
+    Ok((consumer, partitions))
+}
+
+fn target(job: &Copy) -> Outcome<BaseProducer> {
+    let more = [
+        ("linger.ms", "50"),
+        ("batch.size", "1000000"),
+        ("batch.num.messages", "50000"),
+        ("compression.type", job.compression.as_str()),
+        ("queue.buffering.max.messages", "1000000"),
+        ("queue.buffering.max.kbytes", "65536"),
+    ];
+    Ok(client(&job.target, &more).create()?)
+}
+
+/// Sends one record, and waits where the queue is full.
+fn send(producer: &BaseProducer, mut record: BaseRecord<'_, [u8], [u8]>) -> Outcome<()> {
+    while let Err((error, back)) = producer.send(record) {
+        if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
+            return Err(error.into());
+        }
+        producer.poll(Duration::from_millis(20));
+        record = back;
+    }
+    Ok(())
+}
+
+fn copy(job: &Copy) -> Outcome<(u64, Duration)> {
+    let began = Instant::now();
+    let ((consumer, partitions), producer) = (source(job)?, target(job)?);
     let (mut open, mut events) = (partitions, 0);
     while open > 0 {
         match consumer.poll(Duration::from_millis(100)) {
@@ -120,13 +157,7 @@ fn copy(job: &Copy) -> Outcome<(u64, Duration)> {
                 record = record.timestamp(message.timestamp().to_millis().unwrap_or(-1));
                 record.key = message.key();
                 record.payload = message.payload();
-                while let Err((error, back)) = producer.send(record) {
-                    if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
-                        return Err(error.into());
-                    }
-                    producer.poll(Duration::from_millis(20));
-                    record = back;
-                }
+                send(&producer, record)?;
                 if events % 1_000 == 0 {
                     producer.poll(Duration::ZERO);
                 }
@@ -138,6 +169,32 @@ fn copy(job: &Copy) -> Outcome<(u64, Duration)> {
     }
     producer.flush(Duration::from_secs(60))?;
     Ok((events, began.elapsed()))
+}
+
+fn produce(job: &Produce) -> Outcome<(u64, Duration)> {
+    let (consumer, _) = source(&job.from)?;
+    let mut ready = Vec::new();
+    while ready.len() < 20_000 {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => ready.push(message.detach()),
+            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(error)) => return Err(error.into()),
+        }
+    }
+    drop(consumer);
+    let began = Instant::now();
+    let producer = target(&job.from)?;
+    for (number, message) in (0..job.events).zip(ready.iter().cycle()) {
+        let mut record = BaseRecord::<[u8], [u8]>::to(&job.from.target_topic).partition(message.partition());
+        record.key = message.key();
+        record.payload = message.payload();
+        send(&producer, record)?;
+        if number % 1_000 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    producer.flush(Duration::from_secs(60))?;
+    Ok((job.events, began.elapsed()))
 }
 
 async fn insert(job: Insert) -> Outcome<(u64, Duration)> {

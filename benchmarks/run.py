@@ -7,17 +7,15 @@ the same when the topic is ten times longer.
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from data import DATABASE, Servers
+from machine import describe
 from race import Contender, race, ratio, run
 
 from millpond.local import Stack
@@ -30,18 +28,20 @@ def ours(verb: str, servers: list[Any], **arguments: Any) -> list[str]:
     return [sys.executable, "ours.py", verb, json.dumps({"servers": servers, **arguments})]
 
 
+def peer(script: str, **job: Any) -> list[str]:
+    return [sys.executable, script, json.dumps(job)]
+
+
+def raw_limit(raw: Path, verb: str, **job: Any) -> list[str]:
+    return [str(raw), verb, json.dumps(job)]
+
+
 class Bench:
     """The data of a whole run, made once, and the races over it."""
 
     def __init__(self, servers: Servers, raw: Path, folder: Path, options: argparse.Namespace) -> None:
         self.servers, self.raw, self.folder, self.options = servers, raw, folder, options
         self.peaks: dict[str, list[tuple[int, float]]] = {}
-
-    def peer(self, script: str, **job: Any) -> list[str]:
-        return [sys.executable, script, json.dumps(job)]
-
-    def raw_limit(self, verb: str, **job: Any) -> list[str]:
-        return [str(self.raw), verb, json.dumps(job)]
 
     def remember(self, verb: str, answer: dict[str, Any]) -> None:
         self.peaks.setdefault(verb, []).append((answer["events"], answer["peak_mb"]))
@@ -75,21 +75,21 @@ class Bench:
             Contender("millpond.bridge", millpond),
             Contender(
                 "raw copy (librdkafka, no guarantee)",
-                other(lambda target: self.raw_limit("copy", **job, target_topic=target)),
+                other(lambda target: raw_limit(self.raw, "copy", **job, target_topic=target)),
             ),
             Contender(
                 "confluent-kafka + orjson, transactions",
                 other(
-                    lambda target: self.peer(
+                    lambda target: peer(
                         "peer_bridge.py", **job, target_topic=target, dead_letter_topic=f"{target}.dead_letters"
                     )
                 ),
             ),
         ]
         race("bridge", contenders, self.options.rounds)
-        mine, raw, peer = contenders
+        mine, raw, today = contenders
         ratio("bridge / raw copy", mine, raw, ">= 0.65", lambda median: median >= 0.65)
-        ratio("bridge / confluent-kafka + orjson", mine, peer, "", None)
+        ratio("bridge / confluent-kafka + orjson", mine, today, "", None)
         for answer in mine.answers:
             self.remember("bridge", answer)
         self.servers.forget(*used, *(f"{name}.dead_letters" for name in used))
@@ -118,13 +118,13 @@ class Bench:
             Contender("raw inserts (mongodb driver, BSON ready)", self.indexed(place, flight, new)),
             Contender(
                 "confluent-kafka + pymongo",
-                lambda: self.peer("peer_sink.py", **place, source=self.servers.kafka, topic=target, **new()),
+                lambda: peer("peer_sink.py", **place, source=self.servers.kafka, topic=target, **new()),
             ),
         ]
         race("sink", contenders, self.options.rounds)
-        mine, raw, peer = contenders
+        mine, raw, today = contenders
         ratio("sink / raw inserts", mine, raw, ">= 0.8", lambda median: median >= 0.8)
-        ratio("sink / confluent-kafka + pymongo", mine, peer, "", None)
+        ratio("sink / confluent-kafka + pymongo", mine, today, "", None)
         for answer in mine.answers:
             self.remember("sink", answer)
 
@@ -137,7 +137,7 @@ class Bench:
             words = new()
             with self.servers.mongo() as client:
                 client[DATABASE][words["collection"]].create_index("timestamp")
-            return self.raw_limit("insert", **place, **flight, **words)
+            return raw_limit(self.raw, "insert", **place, **flight, **words)
 
         return prepare
 
@@ -149,13 +149,13 @@ class Bench:
         dated = {"uri": self.servers.uri, **words, "date": DATE, "next_date": NEXT_DATE}
         contenders = [
             Contender("millpond.aggregate", lambda: ours("aggregate", both, **words, dates=DATE)),
-            Contender("raw scan (raw batches, 2 cursors)", lambda: self.raw_limit("scan", **dated, cursors=2)),
-            Contender("pymongoarrow + polars", lambda: self.peer("peer_reports.py", **dated)),
+            Contender("raw scan (raw batches, 2 cursors)", lambda: raw_limit(self.raw, "scan", **dated, cursors=2)),
+            Contender("pymongoarrow + polars", lambda: peer("peer_reports.py", **dated)),
         ]
         race("aggregate", contenders, self.options.rounds)
-        mine, raw, peer = contenders
+        mine, raw, today = contenders
         ratio("scan's time / aggregate's time", mine, raw, "aggregate <= 1.4 of the scan", lambda r: r >= 1 / 1.4)
-        ratio("aggregate / pymongoarrow + polars", mine, peer, "", None)
+        ratio("aggregate / pymongoarrow + polars", mine, today, "", None)
         print(f"phases of the last run, s: {mine.answers[-1]['phases']}")
         for answer in mine.answers:
             self.remember("aggregate", answer)
@@ -189,9 +189,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=2_000_000, help="of the aggregate's, a third of them read")
     parser.add_argument("--stack", type=Path, help="use the running servers of this directory")
     options = parser.parse_args()
-    rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    memory = psutil.virtual_memory().total >> 30
-    print(f"{platform.machine()}, {psutil.cpu_count()} cores, {memory} GB, Python {platform.python_version()}, {rustc}")
+    print(describe())
     with tempfile.TemporaryDirectory(prefix="millpond-bench-", ignore_cleanup_errors=True) as directory:
         folder = Path(directory)
         stack = Stack(options.stack or folder / "stack")

@@ -7,16 +7,19 @@
 //! | [`scan`] | parallel cursors over a work queue of ranges; what the positions cover |
 //! | [`element`], [`instant`] | fields and times of raw documents |
 //! | [`partial`], [`rows`] | the kernel: fold, merge, finish |
+//! | [`interned`], [`visitors`] | texts by number, and exact sets of pairs of them |
 //! | [`publish`] | one transaction for all tables and dates |
 
 pub mod dates;
 pub mod element;
 pub mod instant;
+pub mod interned;
 pub mod partial;
 pub mod publish;
 pub mod rows;
 pub mod scan;
 pub mod settings;
+pub mod visitors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;

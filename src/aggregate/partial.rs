@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::element::{Element, walk};
 use super::instant::Instant;
+use super::interned::Interned;
+use super::visitors::Visitors;
 
 /// The reports of the default set, in the order of [`DatePartial::reports`].
 pub const REPORTS: [(&str, &str); 3] = [
@@ -24,25 +26,6 @@ pub const KEY_LENGTH: usize = 255;
 /// Samples kept of documents with unusable keys.
 const SAMPLES: usize = 20;
 
-/// Texts by small number.
-#[derive(Debug, Default, Clone)]
-pub struct Interned {
-    numbers: HashMap<Box<str>, u32, FixedState>,
-    pub texts: Vec<Box<str>>,
-}
-
-impl Interned {
-    fn number(&mut self, text: &str) -> u32 {
-        if let Some(number) = self.numbers.get(text) {
-            return *number;
-        }
-        let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
-        self.texts.push(text.into());
-        self.numbers.insert(text.into(), number);
-        number
-    }
-}
-
 /// One key of one report on one date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -54,8 +37,7 @@ pub struct Row {
 #[derive(Debug, Default, Clone)]
 pub struct Groups {
     pub rows: HashMap<u32, Row, FixedState>,
-    /// key number << 32 | device number.
-    pub visitors: HashSet<u64, FixedState>,
+    pub visitors: Visitors,
     /// Events without a usable key, by reason.
     pub excluded: BTreeMap<&'static str, u64>,
 }
@@ -180,10 +162,17 @@ impl Partial {
         }
     }
 
+    /// Brings the sets of visitors into order: worth doing before a merge, on the thread that folded.
+    pub fn settle(&mut self) {
+        for groups in self.dates.values_mut().flat_map(|date| &mut date.reports) {
+            groups.visitors.settle();
+        }
+    }
+
     /// Adds another Partial to this one.
     pub fn merge(&mut self, other: Self) {
-        let keys: Vec<u32> = other.keys.texts.iter().map(|text| self.keys.number(text)).collect();
-        let devices: Vec<u32> = other.devices.texts.iter().map(|text| self.devices.number(text)).collect();
+        let keys = self.keys.adopt(&other.keys);
+        let devices = self.devices.adopt(&other.devices);
         self.scanned += other.scanned;
         self.counted += other.counted;
         self.unfit_devices += other.unfit_devices;
@@ -202,11 +191,7 @@ impl Partial {
                     mine.views += row.views;
                     mine.last_micros = mine.last_micros.max(row.last_micros);
                 }
-                ours.visitors.reserve(theirs.visitors.len() / 2);
-                for pair in theirs.visitors {
-                    let (key, device) = ((pair >> 32) as usize, (pair & 0xffff_ffff) as usize);
-                    ours.visitors.insert(u64::from(keys[key]) << 32 | u64::from(devices[device]));
-                }
+                ours.visitors.merge(theirs.visitors, &keys, &devices);
                 for (reason, count) in theirs.excluded {
                     *ours.excluded.entry(reason).or_default() += count;
                 }
@@ -223,7 +208,7 @@ impl Groups {
         if let Some(device) = device
             && visitors
         {
-            self.visitors.insert(u64::from(key) << 32 | u64::from(device));
+            self.visitors.add(key, device);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `finish`: Partial → rows, ordered by date and key (binary), and the frames that users get.
 
-use hashbrown::HashMap;
 use polars::prelude::{Column, DataFrame, DataType, IntoColumn, NamedFrom, Series, TimeUnit};
 
 use super::partial::{Partial, REPORTS};
@@ -25,10 +24,7 @@ pub fn finish(partial: &Partial, report: usize) -> Result<Vec<Finished<'_>>> {
     for (date, groups) in &partial.dates {
         let counted = groups.counted;
         let groups = &groups.reports[report];
-        let mut visitors: HashMap<u32, i64> = HashMap::with_capacity(groups.rows.len());
-        for pair in &groups.visitors {
-            *visitors.entry((pair >> 32) as u32).or_default() += 1;
-        }
+        let visitors = groups.visitors.counts();
         let placed: u64 =
             groups.rows.values().map(|row| row.views).sum::<u64>() + groups.excluded.values().sum::<u64>();
         if placed != counted {
@@ -42,7 +38,7 @@ pub fn finish(partial: &Partial, report: usize) -> Result<Vec<Finished<'_>>> {
         for (key, row) in &groups.rows {
             rows.push(Finished {
                 date: *date,
-                key: &partial.keys.texts[*key as usize],
+                key: partial.keys.text(*key),
                 views: i64::try_from(row.views).unwrap_or(i64::MAX),
                 visitors: visitors.get(key).copied().unwrap_or(0),
                 last_micros: row.last_micros,

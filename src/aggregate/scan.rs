@@ -265,7 +265,10 @@ pub async fn run(
                 let mut partial = Partial::default();
                 loop {
                     let range = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(range) = range else { return Ok(partial) };
+                    let Some(range) = range else {
+                        partial.settle();
+                        return Ok(partial);
+                    };
                     read(&events, &field, fields.clone(), range, &scope, &control, &mut partial).await?;
                 }
             })

@@ -119,8 +119,7 @@ fn refuse_unreadable(text: &str) -> Result<()> {
         if OURS.contains(&name.as_str()) {
             continue;
         }
-        let quoted = value.replace('\\', "\\\\").replace('\'', "\\'");
-        if READ.contains(&name.as_str()) && format!("{name}='{quoted}'").parse::<Config>().is_ok() {
+        if READ.contains(&name.as_str()) && quoted(&name, &value).parse::<Config>().is_ok() {
             continue;
         }
         let known = || READ.iter().chain(&NOT_OURS).chain(&OURS);
@@ -190,8 +189,12 @@ fn percent_decoded(text: &str) -> String {
 
 fn from_pairs(text: &str) -> Split {
     let (ours, rest): (Vec<_>, Vec<_>) = pairs(text).into_iter().partition(|(name, _)| OURS.contains(&name.as_str()));
-    let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
-    (rest.iter().map(|(name, value)| format!("{name}='{}' ", quoted(value))).collect(), ours)
+    (rest.iter().map(|(name, value)| quoted(name, value)).collect(), ours)
+}
+
+/// One pair as libpq reads it back, with a blank behind it.
+fn quoted(name: &str, value: &str) -> String {
+    format!("{name}='{}' ", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// `name = value` pairs, values without their quotes; what is no pair is a name of its own.

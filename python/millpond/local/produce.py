@@ -130,10 +130,10 @@ def _send(properties: Mapping[str, str], topic: str, parameters: Parameters, tru
     # Idempotent, so that the feeder itself doubles nothing: its events are the truth.
     producer = Producer(
         {
+            "compression.type": "lz4",
             **properties,
             "enable.idempotence": True,
             "linger.ms": 20,
-            "compression.type": "lz4",
             "batch.size": 1_000_000,
             "queue.buffering.max.messages": 40_000,
             "queue.buffering.max.kbytes": 16_384,

@@ -128,48 +128,60 @@ pub enum TopicId {
     NoSuchTopic,
 }
 
-/// The id of `topic`, asked of any one broker.
-///
-/// # Errors
-/// The broker's words.
-pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Result<TopicId, String> {
+/// Asks any one broker to describe `topic` (`DescribeTopics`), and hands the only description to `read`.
+fn describe<C: ClientContext, T>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+    asked: Asked,
+    read: impl FnOnce(*const sys::rd_kafka_TopicDescription_t) -> Result<T, String>,
+) -> Result<T, String> {
     let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
-    // SAFETY: as in `list_offsets`.
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    // SAFETY: as in `list_offsets`; the description lives as long as the answer, which outlives `read`.
     unsafe {
         let mut names = [name.as_ptr()];
         let topics = freed(
             sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1),
             sys::rd_kafka_TopicCollection_destroy,
         )?;
-        let answer = ask(
-            client,
-            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            timeout,
-            Asked::Plainly,
-            |rk, options, queue| sys::rd_kafka_DescribeTopics(rk, topics.0, options, queue),
-        )?;
+        let answer = ask(client, operation, timeout, asked, |rk, options, queue| {
+            sys::rd_kafka_DescribeTopics(rk, topics.0, options, queue);
+        })?;
         let result = sys::rd_kafka_event_DescribeTopics_result(answer.0.0);
         let mut count = 0;
         let descriptions = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         if count != 1 {
             return Err(format!("{count} topics described"));
         }
-        let error = sys::rd_kafka_TopicDescription_error(*descriptions);
+        read(*descriptions)
+    }
+}
+
+/// The id of `topic`, asked of any one broker.
+///
+/// # Errors
+/// The broker's words.
+pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Result<TopicId, String> {
+    use sys::rd_kafka_resp_err_t as Code;
+    // SAFETY: `describe` hands over a living description; id and error are part of it.
+    describe(client, topic, timeout, Asked::Plainly, |description| unsafe {
+        let error = sys::rd_kafka_TopicDescription_error(description);
         if !error.is_null() {
             match sys::rd_kafka_error_code(error) {
-                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(TopicId::NoSuchTopic),
+                Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+                Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(TopicId::NoSuchTopic),
                 _ => return Err(text(sys::rd_kafka_error_string(error))),
             }
         }
-        let id = sys::rd_kafka_TopicDescription_topic_id(*descriptions);
+        let id = sys::rd_kafka_TopicDescription_topic_id(description);
         let zero =
             sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0;
         if zero {
             return Ok(TopicId::Unsupported);
         }
         Ok(TopicId::Known(text(sys::rd_kafka_Uuid_base64str(id))))
-    }
+    })
 }
 
 /// What a broker says about the settings of a topic.
@@ -264,27 +276,12 @@ pub fn topic_rights<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> Result<BTreeSet<Right>, String> {
-    let name = CString::new(topic).map_err(|_| "topic name holds NUL".to_owned())?;
-    // SAFETY: as in `list_offsets`; the list of operations lives as long as the answer.
-    unsafe {
-        let mut names = [name.as_ptr()];
-        let topics = freed(
-            sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1),
-            sys::rd_kafka_TopicCollection_destroy,
-        )?;
-        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        let answer = ask(client, operation, timeout, Asked::WithRights, |rk, options, queue| {
-            sys::rd_kafka_DescribeTopics(rk, topics.0, options, queue);
-        })?;
-        let result = sys::rd_kafka_event_DescribeTopics_result(answer.0.0);
+    // SAFETY: as in `topic_id`; the list of operations is part of the description.
+    describe(client, topic, timeout, Asked::WithRights, |description| unsafe {
         let mut count = 0;
-        let descriptions = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
-        if count != 1 {
-            return Err(format!("{count} topics described"));
-        }
-        let operations = sys::rd_kafka_TopicDescription_authorized_operations(*descriptions, &raw mut count);
+        let operations = sys::rd_kafka_TopicDescription_authorized_operations(description, &raw mut count);
         Ok((0..count).filter(|_| !operations.is_null()).filter_map(|i| Right::of(*operations.add(i))).collect())
-    }
+    })
 }
 
 /// What this client's user may do with the cluster.

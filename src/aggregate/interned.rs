@@ -1,0 +1,86 @@
+//! Texts by small number: each stands once in one run of bytes, and is found by its hash.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+/// Numbers are given in the order of first sight, from 0.
+#[derive(Debug, Default, Clone)]
+pub struct Interned {
+    table: HashTable<Slot>,
+    bytes: String,
+    /// Where each text ends.
+    ends: Vec<usize>,
+}
+
+/// Half of the hash is enough to tell nearly all strangers apart and to grow the table, both without a look at a text.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    hash: u32,
+    number: u32,
+}
+
+impl Slot {
+    /// The table takes its place from the lower bits and its tag from the upper ones.
+    fn spread(self) -> u64 {
+        u64::from(self.hash) << 32 | u64::from(self.hash)
+    }
+}
+
+impl Interned {
+    /// The number of `text`, a new one at its first sight.
+    pub fn number(&mut self, text: &str) -> u32 {
+        let hash = (FixedState::with_seed(0).hash_one(text) >> 32) as u32;
+        let new = Slot { hash, number: u32::try_from(self.ends.len()).unwrap_or(u32::MAX) };
+        let (bytes, ends) = (&self.bytes, &self.ends);
+        let same = |slot: &Slot| slot.hash == hash && slice(bytes, ends, slot.number) == text;
+        match self.table.entry(new.spread(), same, |slot| slot.spread()) {
+            Entry::Occupied(found) => return found.get().number,
+            Entry::Vacant(place) => place.insert(new),
+        };
+        self.bytes.push_str(text);
+        self.ends.push(self.bytes.len());
+        new.number
+    }
+
+    /// The text of a number that [`Self::number`] gave.
+    #[must_use]
+    pub fn text(&self, number: u32) -> &str {
+        slice(&self.bytes, &self.ends, number)
+    }
+
+    /// The numbers here of all of another's texts, in the order of theirs.
+    pub fn adopt(&mut self, other: &Self) -> Vec<u32> {
+        (0..u32::try_from(other.ends.len()).unwrap_or(u32::MAX)).map(|number| self.number(other.text(number))).collect()
+    }
+}
+
+fn slice<'a>(bytes: &'a str, ends: &[usize], number: u32) -> &'a str {
+    let number = number as usize;
+    let begin = number.checked_sub(1).map_or(0, |before| ends[before]);
+    &bytes[begin..ends[number]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn every_text_keeps_its_number(texts in proptest::collection::vec("\\PC{0,3}", 0..200)) {
+            let (mut one, mut other) = (Interned::default(), Interned::default());
+            let numbers: Vec<u32> = texts.iter().map(|text| one.number(text)).collect();
+            for text in texts.iter().rev() {
+                other.number(text);
+            }
+            let theirs = one.clone().adopt(&other);
+            for (text, number) in texts.iter().zip(numbers) {
+                proptest::prop_assert_eq!(one.text(number), text);
+                let there = other.number(text);
+                proptest::prop_assert_eq!(theirs[there as usize], number);
+            }
+        }
+    }
+}
