@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::BaseRecord;
@@ -19,7 +19,7 @@ use super::transaction::{Commit, Transactions};
 use super::transform::Ready;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
-use crate::kafka::{Cluster, Context, Topic, native, settings};
+use crate::kafka::{Client, Cluster, Topic, native, settings};
 
 /// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
@@ -108,7 +108,7 @@ pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: 
 /// # Errors
 /// As [`Transactions::init`].
 pub fn init(run: &Run, id: &str) -> Result<Transactions> {
-    let queue = (32 * 1024 / run.lanes).max(4 * 1024);
+    let queue = (18 * 1024 / run.lanes).max(2 * 1024);
     let topics = &run.target_topics;
     Transactions::init(
         &run.target,
@@ -120,13 +120,12 @@ pub fn init(run: &Run, id: &str) -> Result<Transactions> {
     )
 }
 
-fn assign(run: &Run, parts: &[Part]) -> Result<BaseConsumer<Context>> {
+fn assign(run: &Run, parts: &[Part]) -> Result<Client> {
     let what = format!("source: assign topic {}", run.source_topic.name);
-    let queue = (24 * 1024 / run.lanes).max(2 * 1024);
-    let fetch = (4 * 1024 / run.lanes).clamp(256, 1024);
-    let consumer: BaseConsumer<Context> = settings::consumer(&run.source.properties, "millpond-bridge", queue, fetch)
-        .create_with_context(Context::default())
-        .map_err(|error| settings::refused("source", &error))?;
+    let queue = (12 * 1024 / run.lanes).max(1024);
+    let fetch = (2 * 1024 / run.lanes).clamp(256, 1024);
+    let config = settings::consumer(&run.source.properties, "millpond-bridge", queue, fetch);
+    let consumer = Client::new(&config).map_err(|error| settings::refused("source", &error))?;
     let mut assignment = TopicPartitionList::new();
     for part in parts.iter().filter(|part| !part.finished) {
         assignment
@@ -200,7 +199,7 @@ fn copy(
 /// Reads and writes until the transaction is full, every partition is finished, or a limit is reached.
 fn fill(
     run: &Run,
-    consumer: &BaseConsumer<Context>,
+    consumer: &Client,
     transactions: &Transactions,
     parts: &mut [Part],
     pending: &mut Pending,

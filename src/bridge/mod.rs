@@ -81,9 +81,13 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
 fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) -> Result<(Run, bool, Vec<u32>)> {
     settings.check()?;
     let transform = transform::Ready::new(&settings.transform)?;
-    let source = Cluster::connect(&settings.source, Role::Source, control)?;
+    let (source, target) = std::thread::scope(|scope| {
+        let target = scope.spawn(|| Cluster::connect(&settings.target, Role::Target, control));
+        let source = Cluster::connect(&settings.source, Role::Source, control);
+        (source, target.join().unwrap_or_else(|_| Err(Error::bug("bridge: the target's connection panicked"))))
+    });
+    let (source, target) = (source?, target?);
     let source_topic = source.topic(&settings.source_topic)?;
-    let target = Cluster::connect(&settings.target, Role::Target, control)?;
     if source.id == target.id && settings.source_topic == settings.target_topic {
         return Err(Error::config(format!("bridge: source and target are the same topic {}", settings.source_topic)));
     }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::Context;
 use super::native::{self, Spec, TopicId, TopicSettings};
 use super::settings::{self, Properties, Role};
+use super::{Client, Context};
 use crate::control::Control;
 use crate::error::{Error, Result};
 
@@ -55,7 +55,7 @@ pub struct Cluster {
     pub id: String,
     pub brokers: usize,
     pub(super) control: Arc<Control>,
-    pub(crate) client: BaseConsumer<Context>,
+    pub(crate) client: Client,
     reading: Mutex<()>,
 }
 
@@ -69,8 +69,7 @@ impl Cluster {
         let side = role.name();
         let mut config = settings::consumer(properties, "millpond-metadata", 1024, 256);
         config.set("socket.timeout.ms", "5000");
-        let client: BaseConsumer<Context> =
-            config.create_with_context(Context::default()).map_err(|error| settings::refused(side, &error))?;
+        let client = Client::new(&config).map_err(|error| settings::refused(side, &error))?;
         let bootstrap = properties.get("bootstrap.servers").cloned().unwrap_or_default();
         let deadline = Instant::now() + CONNECT;
         loop {

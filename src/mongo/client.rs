@@ -33,6 +33,9 @@ pub async fn connect(uri: &str) -> Result<Client> {
     options.connect_timeout = Some(options.connect_timeout.unwrap_or(SELECT).min(SELECT));
     options.app_name.get_or_insert_with(|| "millpond".into());
     options.write_concern = Some(majority());
+    // All that we write may be written twice and is sent again by ourselves; the server keeps no record of attempts then,
+    // which is a tenth of an insert's time.
+    options.retry_writes.get_or_insert(false);
     let client = Client::with_options(options).map_err(|error| told("mongodb: make a client", error))?;
     client.database("admin").run_command(doc! {"ping": 1}).await.map_err(|error| told("mongodb: connect", error))?;
     Ok(client)

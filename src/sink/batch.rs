@@ -1,11 +1,12 @@
 //! A batch on its way: documents and dead letters of a run of offsets, and its one outcome.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocument, doc};
 use futures_util::TryStreamExt;
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::{Collection, Database};
@@ -24,22 +25,27 @@ const CHUNK: usize = 15 * 1024 * 1024;
 /// What fits beside a chunk below the server's 16 MiB.
 const ROOM: usize = 512 * 1024;
 
-/// Where an event came from, and its bytes as far as a dead letter would need them.
+/// Where an event came from, and where in [`Batch::raw`] its bytes are: a dead letter would need them.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub id: [u8; 12],
     pub partition: i32,
     pub offset: i64,
     pub timestamp: i64,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
+    pub key: Option<Range<usize>>,
+    pub value: Option<Range<usize>>,
     pub headers: Vec<RawHeader>,
 }
 
 /// Documents and dead letters of a run of offsets.
 #[derive(Default)]
 pub struct Batch {
-    pub documents: Vec<RawDocumentBuf>,
+    /// Keys and values as they came, and documents, one after another: an allocation for each of a million small ones costs
+    /// more than to parse them.
+    pub raw: Vec<u8>,
+    pub bson: Vec<u8>,
+    /// Where in `bson` each document is.
+    pub documents: Vec<Range<usize>>,
     /// One for each document, in order.
     pub events: Vec<Event>,
     pub letters: Vec<(Event, DeadLetter)>,
@@ -47,6 +53,26 @@ pub struct Batch {
     pub next: BTreeMap<i32, i64>,
     pub books: Books,
     pub bytes: usize,
+}
+
+impl Batch {
+    /// Keeps a copy of raw bytes.
+    pub fn keep(&mut self, bytes: Option<&[u8]>) -> Option<Range<usize>> {
+        let begin = self.raw.len();
+        self.raw.extend_from_slice(bytes?);
+        Some(begin..self.raw.len())
+    }
+
+    /// The documents to send, as the driver takes them.
+    fn select(&self, pending: &[usize]) -> Result<Vec<&RawDocument>> {
+        let document = |index: &usize| RawDocument::from_bytes(&self.bson[self.documents[*index].clone()]);
+        let documents: std::result::Result<_, _> = pending.iter().map(document).collect();
+        documents.map_err(|error| Error::bug("sink: a document is no BSON").because(error))
+    }
+
+    fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
+        range.map(|range| &self.raw[range.clone()])
+    }
 }
 
 /// What became of events (I1).
@@ -116,15 +142,14 @@ impl Place {
     /// `External` when the server does not take it within a minute; `Config` for a missing right; `Bug`.
     pub async fn write(&self, mut batch: Batch) -> Result<Batch> {
         let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
-        let events: Collection<RawDocumentBuf> = self.database.collection(&self.collection);
+        let events: Collection<&RawDocument> = self.database.collection(&self.collection);
         let deadline = Instant::now() + DEADLINE;
         let mut pause = Duration::from_millis(100);
         while !pending.is_empty() {
-            let documents: Vec<&RawDocumentBuf> = pending.iter().map(|index| &batch.documents[*index]).collect();
-            let total = documents.len() as u64;
-            match events.insert_many(documents).ordered(false).write_concern(majority()).await {
+            let insert = events.insert_many(batch.select(&pending)?).ordered(false).write_concern(majority());
+            match insert.await {
                 Ok(_) => {
-                    batch.books.inserted += total;
+                    batch.books.inserted += pending.len() as u64;
                     pending.clear();
                 }
                 Err(error) => match self.judge(&mut batch, &pending, error).await? {
@@ -134,7 +159,7 @@ impl Place {
                 },
             }
         }
-        self.write_letters(&mut batch, deadline).await?;
+        self.write_letters(&batch, deadline).await?;
         batch.books.batches = 1;
         batch.books.balance()?;
         Ok(batch)
@@ -210,12 +235,12 @@ impl Place {
     }
 
     /// Dead letters replace themselves: a batch sent again writes the same ones.
-    async fn write_letters(&self, batch: &mut Batch, deadline: Instant) -> Result<()> {
+    async fn write_letters(&self, batch: &Batch, deadline: Instant) -> Result<()> {
         let name = format!("{}_dead_letters", self.collection);
         let letters: Collection<Document> = self.database.collection(&name);
         let mut pause = Duration::from_millis(100);
         for (event, letter) in &batch.letters {
-            for document in self.letter(event, letter) {
+            for document in self.letter(batch, event, letter) {
                 let id = document.get("_id").cloned().unwrap_or(Bson::Null);
                 loop {
                     let write =
@@ -235,12 +260,12 @@ impl Place {
 
     /// One letter, or several where the value does not fit into one. Key and headers stand in each; when they are large
     /// themselves, they stand in the first, and the pieces of the key go before those of the value.
-    fn letter(&self, event: &Event, letter: &DeadLetter) -> Vec<Document> {
+    fn letter(&self, batch: &Batch, event: &Event, letter: &DeadLetter) -> Vec<Document> {
         let id = ObjectId::from_bytes(event.id);
         let of_headers = |(name, value): &RawHeader| name.len() + value.as_ref().map_or(0, Vec::len) + 64;
         let headers: usize = event.headers.iter().map(of_headers).sum();
-        let small = headers + event.key.as_ref().map_or(0, Vec::len) <= ROOM;
-        let (mut key, mut value) = (event.key.as_deref(), event.value.as_deref());
+        let (mut key, mut value) = (batch.bytes(event.key.as_ref()), batch.bytes(event.value.as_ref()));
+        let small = headers + key.map_or(0, <[u8]>::len) <= ROOM;
         let mut letters = Vec::new();
         loop {
             let number = i32::try_from(letters.len()).unwrap_or(i32::MAX);

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use bson::RawDocumentBuf;
 use rdkafka::Timestamp;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -14,8 +13,8 @@ use super::batch::{Batch, Event};
 use super::{bson as writer, metadata};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::json::{DeadLetter, Reason, Tape};
-use crate::kafka::{Cluster, Context, native, settings};
+use crate::json::Tape;
+use crate::kafka::{Client, Cluster, native, settings};
 use crate::mongo::sources::event_id;
 
 /// A batch ends at so many bytes, whatever its size in documents: servers take 48 MB at once.
@@ -32,7 +31,7 @@ pub struct Part {
 /// What to read, and how far.
 pub struct Reader {
     /// Of the group whose offsets are committed at the end; it assigns and never joins.
-    pub consumer: BaseConsumer<Context>,
+    pub consumer: Client,
     topic: String,
     tag: u32,
     parts: BTreeMap<i32, Part>,
@@ -42,7 +41,6 @@ pub struct Reader {
     left: u64,
     deadline: Option<Instant>,
     tape: Tape,
-    scratch: Vec<u8>,
     /// Why reading ended before the ends.
     pub limited: Option<&'static str>,
 }
@@ -70,9 +68,8 @@ impl Reader {
         limits: &Limits<'_>,
     ) -> Result<Self> {
         let what = format!("source: assign topic {topic}");
-        let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512)
-            .create_with_context(Context::default())
-            .map_err(|error| settings::refused("source", &error))?;
+        let config = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512);
+        let consumer = Client::new(&config).map_err(|error| settings::refused("source", &error))?;
         let open: BTreeMap<i32, Part> =
             parts.into_iter().filter(|part| part.next < part.end).map(|part| (part.partition, part)).collect();
         let mut assignment = TopicPartitionList::new();
@@ -93,7 +90,6 @@ impl Reader {
             left: limits.max_events.unwrap_or(u64::MAX),
             deadline: limits.deadline,
             tape: Tape::default(),
-            scratch: Vec::new(),
             limited: None,
         })
     }
@@ -142,7 +138,7 @@ impl Reader {
                             (self.tag, self.metadata.as_deref()),
                             &self.decided,
                             &mut self.left,
-                            (&mut self.tape, &mut self.scratch),
+                            &mut self.tape,
                         )?;
                         if !taken {
                             self.limited = Some("max_events");
@@ -194,7 +190,7 @@ fn take(
     (tag, field): (u32, Option<&str>),
     decided: &HashMap<(i32, i64), String>,
     left: &mut u64,
-    (tape, scratch): (&mut Tape, &mut Vec<u8>),
+    tape: &mut Tape,
 ) -> Result<bool> {
     let (partition, offset) = (message.partition(), message.offset());
     let Some(end) = parts.get(&partition).map(|part| part.end) else { return Ok(true) };
@@ -206,7 +202,7 @@ fn take(
         batch.books.read += 1;
         batch.books.bytes += message.payload_len() as u64;
         batch.bytes += message.payload_len() + message.key_len();
-        place(message, batch, (tag, field), decided, (tape, scratch))?;
+        place(message, batch, (tag, field), decided, tape)?;
         batch.next.insert(partition, offset + 1);
     }
     if offset + 1 >= end {
@@ -221,7 +217,7 @@ fn place(
     batch: &mut Batch,
     (tag, field): (u32, Option<&str>),
     decided: &HashMap<(i32, i64), String>,
-    (tape, scratch): (&mut Tape, &mut Vec<u8>),
+    tape: &mut Tape,
 ) -> Result<()> {
     let id = event_id(tag, message.partition(), message.offset())?;
     if let Some(reason) = decided.get(&(message.partition(), message.offset())) {
@@ -233,17 +229,14 @@ fn place(
         batch.books.deleted += 1;
         return Ok(());
     };
-    scratch.clear();
     let element = field.map(|name| (name, metadata::element(name, message)));
     let extra = element.as_ref().map(|(name, element)| (*name, element.as_slice()));
-    let written = writer::write(tape, value, &id, extra, scratch).and_then(|()| {
-        RawDocumentBuf::from_bytes(scratch.clone())
-            .map_err(|error| DeadLetter::new(Reason::RefusedByServer, error.to_string()))
-    });
-    let event = event(message, id);
+    let begin = batch.bson.len();
+    let written = writer::write(tape, value, &id, extra, &mut batch.bson);
+    let event = event(message, batch, id);
     match written {
-        Ok(document) => {
-            batch.documents.push(document);
+        Ok(()) => {
+            batch.documents.push(begin..batch.bson.len());
             batch.events.push(event);
         }
         Err(letter) => {
@@ -254,7 +247,7 @@ fn place(
     Ok(())
 }
 
-fn event(message: &BorrowedMessage<'_>, id: [u8; 12]) -> Event {
+fn event(message: &BorrowedMessage<'_>, batch: &mut Batch, id: [u8; 12]) -> Event {
     Event {
         id,
         partition: message.partition(),
@@ -263,8 +256,8 @@ fn event(message: &BorrowedMessage<'_>, id: [u8; 12]) -> Event {
             Timestamp::NotAvailable => -1,
             Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
         },
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
+        key: batch.keep(message.key()),
+        value: batch.keep(message.payload()),
         headers: native::headers(message),
     }
 }
