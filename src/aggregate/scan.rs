@@ -118,20 +118,8 @@ pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool) -> VecDeque<
             doc! {"$and": all}
         });
     };
-    let moment = |date: i32| bson::DateTime::from_millis(i64::from(date) * 86_400_000);
-    // Few dates are cut by hours, many are taken together: a question costs more than a day without events.
-    let longest = i32::try_from(dates.len() / MANY_DAYS).unwrap_or(i32::MAX).saturating_add(1);
-    for (first, last) in runs(dates, longest) {
-        let (day, after) = (instant::text(first), instant::bound(last + 1));
-        let mut low = day.clone();
-        let hours = if longest == 1 { &HOURS[..] } else { &[] };
-        for high in hours.iter().map(|hour| format!("{day}{hour}")).chain([after]) {
-            add(doc! {"$gte": &low, "$lt": &high}, None);
-            low = high;
-        }
-        add(doc! {"$gte": moment(first), "$lt": moment(last + 1)}, None);
-    }
-    // From -12:00 to +14:00: an afternoon before, a morning and two hours after.
+    // The longest first: no cursor is left alone with one at the end. From -12:00 to +14:00: an afternoon before, a morning
+    // and two hours after.
     for (date, low, high) in dates.iter().flat_map(|date| [(date - 1, "12", "24"), (date + 1, "00", "14")]) {
         let text = instant::text(date);
         if dates.contains(&date) || text.len() != 10 {
@@ -144,6 +132,19 @@ pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool) -> VecDeque<
             let range = doc! {"$gte": format!("{text}{separator}{low}"), "$lt": format!("{text}{separator}{high}")};
             add(range, Some(offset));
         }
+    }
+    let moment = |date: i32| bson::DateTime::from_millis(i64::from(date) * 86_400_000);
+    // Few dates are cut by hours, many are taken together: a question costs more than a day without events.
+    let longest = i32::try_from(dates.len() / MANY_DAYS).unwrap_or(i32::MAX).saturating_add(1);
+    for (first, last) in runs(dates, longest) {
+        let (day, after) = (instant::text(first), instant::bound(last + 1));
+        let mut low = day.clone();
+        let hours = if longest == 1 { &HOURS[..] } else { &[] };
+        for high in hours.iter().map(|hour| format!("{day}{hour}")).chain([after]) {
+            add(doc! {"$gte": &low, "$lt": &high}, None);
+            low = high;
+        }
+        add(doc! {"$gte": moment(first), "$lt": moment(last + 1)}, None);
     }
     ranges
 }
