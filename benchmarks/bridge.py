@@ -5,6 +5,7 @@
 """
 
 import argparse
+import secrets
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from run import ours, peer, raw_limit
 
 from millpond.local import Stack
 from millpond.local.jars import KAFKA_VERSION, jars
+
+ALIAS = "remote-"
 
 
 class Bench:
@@ -64,10 +67,10 @@ class Bench:
         return prepare
 
     def mirror(self) -> list[str]:
-        """MirrorMaker 2 names its target itself, and remembers: each run is of a topic that it has not seen."""
+        """MirrorMaker 2 names its target after the source's alias, and remembers: each run has an alias of its own."""
         folder = jars(Path(__file__).with_name("mirror-pom.xml"), f"mirror-{KAFKA_VERSION}", "connect-mirror-*.jar")
-        self.servers.forget(*(name for name in self.servers.topics() if name.startswith(("source.", "mm2-"))))
-        return peer("peer_mirrormaker.py", **self.job, jars=str(folder))
+        self.servers.forget(*(name for name in self.servers.topics() if ALIAS in name))
+        return peer("peer_mirrormaker.py", **self.job, jars=str(folder), alias=f"{ALIAS}{secrets.token_hex(4)}")
 
     def compare(self, rounds: int) -> None:
         """Race them all, then tell the ratios that the goals are about."""

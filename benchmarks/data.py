@@ -56,9 +56,14 @@ class Servers:
         return name
 
     def forget(self, *topics: str) -> None:
-        """Delete topics: disks are finite."""
+        """Delete topics, and wait until they are gone: disks are finite."""
+        if not topics:
+            return
         for gone in AdminClient(dict(self.kafka)).delete_topics(list(topics)).values():
             gone.exception(timeout=30)
+        deadline = time.monotonic() + 30
+        while set(topics) & set(self.topics()) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def topics(self) -> list[str]:
         """Name the topics of the target cluster."""

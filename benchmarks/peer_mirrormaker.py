@@ -22,11 +22,12 @@ DEADLINE_S = 600
 
 def properties(job: dict[str, Any], port: int) -> dict[str, str]:
     """Return the worker's settings: everything but the copy is turned off."""
+    alias = job["alias"]
     settings = {
-        "clusters": "source, target",
-        "source->target.enabled": "true",
-        "target->source.enabled": "false",
-        "source->target.topics": job["source_topic"],
+        "clusters": f"{alias}, target",
+        f"{alias}->target.enabled": "true",
+        f"target->{alias}.enabled": "false",
+        f"{alias}->target.topics": job["source_topic"],
         # Both exactly-once and the port that it needs: KIP-618, KIP-710.
         "target.exactly.once.source.support": "enabled",
         "dedicated.mode.enable.internal.rest": "true",
@@ -38,22 +39,22 @@ def properties(job: dict[str, Any], port: int) -> dict[str, str]:
         "emit.heartbeats.enabled": "false",
         "emit.checkpoints.enabled": "false",
         "offset-syncs.topic.location": "target",
-        "source.consumer.max.poll.records": "10000",
-        "source.consumer.max.partition.fetch.bytes": "4000000",
+        f"{alias}.consumer.max.poll.records": "10000",
+        f"{alias}.consumer.max.partition.fetch.bytes": "4000000",
         "target.producer.linger.ms": "50",
         "target.producer.batch.size": "1000000",
         "target.producer.compression.type": job.get("compression", "lz4"),
     }
     for topic in ("config", "offset", "status"):
         settings[f"{topic}.storage.replication.factor"] = "3"
-    for side, mapping in (("source", job["source"]), ("target", job["target"])):
+    for side, mapping in ((alias, job["source"]), ("target", job["target"])):
         settings[f"{side}.bootstrap.servers"] = mapping["bootstrap.servers"]
     user, password = job["source"]["sasl.username"], job["source"]["sasl.password"]
     login = "org.apache.kafka.common.security.plain.PlainLoginModule"
     settings |= {
-        "source.security.protocol": "SASL_PLAINTEXT",
-        "source.sasl.mechanism": "PLAIN",
-        "source.sasl.jaas.config": f'{login} required username="{user}" password="{password}";',
+        f"{alias}.security.protocol": "SASL_PLAINTEXT",
+        f"{alias}.sasl.mechanism": "PLAIN",
+        f"{alias}.sasl.jaas.config": f'{login} required username="{user}" password="{password}";',
     }
     return settings
 
@@ -101,7 +102,7 @@ def main(job: dict[str, Any]) -> None:
             command = [*java, "org.apache.kafka.connect.mirror.MirrorMaker", str(file)]
             mirror = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         try:
-            first = read(job, f"source.{job['source_topic']}", job["events"])
+            first = read(job, f"{job['alias']}.{job['source_topic']}", job["events"])
             done = time.perf_counter()
             peak = psutil.Process(mirror.pid).memory_info().rss / 2**20
         except SystemExit:

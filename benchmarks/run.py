@@ -185,7 +185,9 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, required=True, help="the compiled benchmarks/raw.rs")
     parser.add_argument("--only", default=",".join(RACES), help="races, separated by commas (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--events", type=int, default=200_000, help="of the sink's race; the bridge's has three times as many")
+    parser.add_argument(
+        "--events", type=int, default=200_000, help="of the sink's race; the bridge's has three times as many"
+    )
     parser.add_argument("--documents", type=int, default=2_000_000, help="of the aggregate's, a third of them read")
     parser.add_argument("--stack", type=Path, help="use the running servers of this directory")
     options = parser.parse_args()
