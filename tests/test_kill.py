@@ -23,7 +23,7 @@ from tests.conftest import Servers, started
 import millpond
 from millpond.local import Stack
 
-ROUNDS = [pytest.param(20, id="20"), pytest.param(200, id="200", marks=pytest.mark.chaos)]
+KILLS = [pytest.param(20, id="20"), pytest.param(200, id="200", marks=pytest.mark.chaos)]
 EVENTS_A_ROUND = 1_000
 # Every so many rounds a server is killed as well.
 DISTURB_EVERY = 4
@@ -80,24 +80,29 @@ class Runs:
         assert done.returncode == 0, done.stderr.decode()
         return time.monotonic() - began
 
-    def rounds(self, count: int, feed: Callable[[], None]) -> None:
-        """Feed, run, kill; so many times. The moments are spread over what an undisturbed run takes here and now."""
+    def kill(self, count: int, feed: Callable[[], None]) -> None:
+        """Feed, run, kill, until so many runs were killed, at moments spread over what a run takes here and now."""
         # The first run also makes topics, collections and tables.
         for _ in range(2):
             feed()
             usual = self.undisturbed()
-        for number in range(count):
+        rounds = 0
+        while self.hits < count:
+            rounds += 1
+            assert rounds < 4 * count, f"{self.hits} of {rounds} kills met a run"
             feed()
-            victim = self.chance.choice(self.victims) if number % DISTURB_EVERY == DISTURB_EVERY - 1 else None
+            victim = self.chance.choice(self.victims) if rounds % DISTURB_EVERY == 0 else None
             # Runs among servers that come back take longer: some of them see that through.
             moment = self.chance.uniform(0.05, usual if victim is None else 4 * usual)
+            began = time.monotonic()
             with disturbed(self.stack, victim, self.chance.uniform(0, usual)):
-                self.kill_after(moment)
+                ended = not self.killed_after(moment)
+            if ended and victim is None:
+                usual = time.monotonic() - began
         print(f"killed {self.hits}, ended {self.done}, failed and to be tried again {self.failed}")
-        assert self.hits >= count // 2, "hardly any kill met a run"
 
-    def kill_after(self, seconds: float) -> None:
-        """Run a child and kill it after so many seconds, should it still run."""
+    def killed_after(self, seconds: float) -> bool:
+        """Run a child and kill it after so many seconds; false when it had ended by then."""
         child = subprocess.Popen([sys.executable, "-c", self.code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             _, told = child.communicate(timeout=seconds)
@@ -105,10 +110,11 @@ class Runs:
             os.kill(child.pid, signal.SIGKILL)
             child.communicate()
             self.hits += 1
-            return
+            return True
         assert child.returncode in (0, RETRYABLE), told.decode()
         self.done += child.returncode == 0
         self.failed += child.returncode == RETRYABLE
+        return False
 
 
 def again(call: Callable[[], Any]) -> None:
@@ -125,8 +131,8 @@ def again(call: Callable[[], Any]) -> None:
 
 
 @pytest.mark.timeout(7_200)
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_bridge(servers, name, rounds):
+@pytest.mark.parametrize("kills", KILLS)
+def test_bridge(servers, name, kills):
     servers.create(servers.remote, name, 3)
     words = {"source_topic": name, "target_topic": f"{name}-out", "transform": "product_views"}
     call = f"millpond.bridge({servers.remote!r}, {servers.kafka!r}, **{words!r})"
@@ -141,7 +147,7 @@ def test_bridge(servers, name, rounds):
         servers.send(servers.remote, name, events)
         sent += EVENTS_A_ROUND
 
-    Runs(servers.stack, call, ["remote", "kafka-1", "kafka-2", "kafka-3"]).rounds(rounds, feed)
+    Runs(servers.stack, call, ["remote", "kafka-1", "kafka-2", "kafka-3"]).kill(kills, feed)
     again(lambda: millpond.bridge(servers.remote, servers.kafka, **words))
     for topic, wanted in ((f"{name}-out", False), (f"{name}-out.dead_letters", True)):
         found = servers.read(servers.kafka, topic)
@@ -153,8 +159,8 @@ def test_bridge(servers, name, rounds):
 
 
 @pytest.mark.timeout(7_200)
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_sink(servers, name, rounds):
+@pytest.mark.parametrize("kills", KILLS)
+def test_sink(servers, name, kills):
     servers.create(servers.kafka, name, 3)
     words = {"topic": name, "database": "tests", "collection": name, "batch_size": 50}
     call = f"millpond.sink({servers.kafka!r}, {servers.mongo_uri!r}, **{words!r})"
@@ -168,7 +174,7 @@ def test_sink(servers, name, rounds):
         servers.send(servers.kafka, name, events)
         sent += EVENTS_A_ROUND
 
-    Runs(servers.stack, call, ["mongo-1", "mongo-1", "kafka-1", "kafka-2", "kafka-3"]).rounds(rounds, feed)
+    Runs(servers.stack, call, ["mongo-1", "mongo-1", "kafka-1", "kafka-2", "kafka-3"]).kill(kills, feed)
     again(lambda: millpond.sink(servers.kafka, servers.mongo_uri, **words))
     with servers.mongo() as client:
         stored = [document["n"] for document in client["tests"][name].find({}, {"n": 1}).sort("_id", 1)]
@@ -202,8 +208,8 @@ def watch(dsn: str, ended: threading.Event, torn: list[tuple[int, ...]], looks: 
 
 
 @pytest.mark.timeout(7_200)
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_aggregate(servers, name, postgres, rounds):
+@pytest.mark.parametrize("kills", KILLS)
+def test_aggregate(servers, name, postgres, kills):
     servers.create(servers.kafka, name, 3)
     store = {"topic": name, "database": "tests", "collection": name}
     report = {"database": "tests", "collection": name, "dates": "2025-10-31"}
@@ -232,13 +238,13 @@ def test_aggregate(servers, name, postgres, rounds):
     reader.start()
     try:
         # Three publications in a row, so that kills meet each step of one.
-        Runs(servers.stack, f"for _ in range(3): {call}", ["mongo-1", "postgres"]).rounds(rounds, feed)
+        Runs(servers.stack, f"for _ in range(3): {call}", ["mongo-1", "postgres"]).kill(kills, feed)
         again(lambda: millpond.aggregate(servers.mongo_uri, postgres, **report))
     finally:
         ended.set()
         reader.join()
     assert torn == []
-    assert len(set(looks)) > rounds // 4, "the reader hardly saw a new generation"
+    assert len(set(looks)) > kills // 4, "the reader hardly saw a new generation"
     with psycopg.connect(postgres) as connection:
         rows = connection.execute("SELECT product_id, view_count FROM product_views_daily").fetchall()
         found = {key: int(count) for key, count in rows}

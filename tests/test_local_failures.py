@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -44,6 +44,13 @@ def beginning(stack: Stack, only: str, begun: Callable[[dict[str, psutil.Process
             up.kill()
             up.wait()
         yield processes.marked(stack.directory)
+
+
+def with_children(process: psutil.Process) -> list[psutil.Process]:
+    """A process and what it has started; nothing of one that has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def test_the_log_of_a_server_that_does_not_come_up_is_shown_and_the_others_end(stack, name):
@@ -90,7 +97,7 @@ def test_a_killed_up_leaves_nothing_that_down_does_not_end(stack, tmp_path):
             groups = "remote,mongo,postgres"
             with beginning(stack, groups, lambda alive: {"remote", "mongo-1"} <= alive.keys()) as left:
                 assert {"remote", "mongo-1"} <= {name for name, _ in left}
-                family = [member for _, process in left for member in [process, *process.children(recursive=True)]]
+                family = [member for _, process in left for member in with_children(process)]
                 call("down", "--dir", stack.directory)
             assert processes.marked(stack.directory) == []
             assert not any(alive(member) for member in family)
