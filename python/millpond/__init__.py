@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from millpond.jaas import kafka_from_jaas
     from millpond.progress import Progress
     from millpond.results import AggregateResult, BridgeResult, Frame, SinkResult
-    from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS
+    from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS, DropIf, Field, Secret, Transform
     from millpond.verbs import aggregate, bridge, sink
 
 _WHERE = {
@@ -33,7 +33,7 @@ _WHERE = {
     "millpond.jaas": ("kafka_from_jaas",),
     "millpond.progress": ("Progress",),
     "millpond.results": ("AggregateResult", "BridgeResult", "Frame", "SinkResult"),
-    "millpond.transforms": ("PRODUCT_VIEWS", "PRODUCT_VIEW_REPORTS"),
+    "millpond.transforms": ("PRODUCT_VIEWS", "PRODUCT_VIEW_REPORTS", "DropIf", "Field", "Secret", "Transform"),
     "millpond.verbs": ("aggregate", "bridge", "sink"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
@@ -48,13 +48,17 @@ __all__ = [
     "Cancelled",
     "ConfigError",
     "DataError",
+    "DropIf",
     "Error",
     "ExternalError",
     "FencedError",
+    "Field",
     "Frame",
     "PositionError",
     "Progress",
+    "Secret",
     "SinkResult",
+    "Transform",
     "__version__",
     "aggregate",
     "bridge",

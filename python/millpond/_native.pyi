@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
-__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "sink"]
+__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "sink"]
 
 __version__: str
 
@@ -46,3 +46,6 @@ def aggregate(settings: str, token: CancelToken, observer: _Observer | None = No
 
 def doctor(settings: str) -> str:
     """Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint."""
+
+def explain(transform: str, event: bytes) -> str:
+    """Show what becomes of an event under the transform of a JSON object or null; return it as a JSON object."""

@@ -15,7 +15,7 @@ from millpond._native import CancelToken
 from millpond.errors import Cancelled, ConfigError
 from millpond.progress import Progress, bar
 from millpond.results import AggregateResult, BridgeResult, SinkResult
-from millpond.transforms import PRODUCT_VIEW_REPORTS, ProductViews
+from millpond.transforms import PRODUCT_VIEW_REPORTS, TransformArgument, definition
 
 Shard = tuple[int, int] | Sequence[tuple[int, int]]
 ProgressArgument = bool | Callable[[Progress], object] | None
@@ -29,7 +29,7 @@ def bridge(
     source_topic: str,
     target_topic: str,
     job: str | None = None,
-    transform: ProductViews | str | None = None,
+    transform: TransformArgument = None,
     shard: Shard = (0, 1),
     start: str | int | dt.datetime | None = None,
     max_events: int | None = None,
@@ -50,7 +50,8 @@ def bridge(
         source_topic: Topic to read.
         target_topic: Topic to write; made when absent.
         job: Name of the job, whose positions are kept on the target. Default: `<source_topic>-to-<target_topic>`.
-        transform: `millpond.PRODUCT_VIEWS`, its name, or None to keep every byte.
+        transform: `millpond.PRODUCT_VIEWS`, its name, a `millpond.Transform`, the same as a mapping or the path of a
+            TOML file (docs/transforms.md), or None to keep every byte.
         shard: `(i, n)`: this run takes the lanes with lane % n == i; or a list of such pairs.
         start: Where a partition without position begins: "earliest" (default), "latest", or a time (datetime, or
             milliseconds since 1970).
@@ -68,15 +69,13 @@ def bridge(
     Raises:
         ConfigError, ExternalError, FencedError, PositionError, DataError, Cancelled, BugError: see `millpond.errors`.
     """
-    if isinstance(transform, str) and transform == "product_views":
-        transform = ProductViews()
     settings = {
         "source": _mapping("source", source),
         "target": _mapping("target", target),
         "source_topic": source_topic,
         "target_topic": target_topic,
         "job": job,
-        "transform": transform.to_dict() if isinstance(transform, ProductViews) else transform,
+        "transform": definition(transform),
         "shard": shard,
         "start": _time(start),
         "max_events": max_events,

@@ -61,7 +61,7 @@ pub(super) fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: 
 
 fn give_back(run: &Run, books: &Books) {
     run.budget.fetch_add(books.read.cast_signed(), Ordering::AcqRel);
-    run.dead_letters.fetch_sub(books.dead_lettered, Ordering::AcqRel);
+    run.letters.give_back(&books.reasons);
 }
 
 /// Adds a committed transaction to the lane's books and moves its positions.

@@ -1,7 +1,7 @@
 //! One lane: its own consumer, its own transactional producer, and the loop that carries the guarantee.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -11,6 +11,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::books::{Books, Pending, balance, commit_books, settle};
+use super::letters::Letters;
 use super::positions::{Kept, Key};
 use super::record::{self, Copy};
 use super::settings::BridgeSettings;
@@ -41,7 +42,7 @@ pub struct Run {
     pub deadline: Option<Instant>,
     /// Events that may still be read; `i64::MAX` for no limit.
     pub budget: AtomicI64,
-    pub dead_letters: AtomicU64,
+    pub letters: Letters,
 }
 
 /// One partition of a lane.
@@ -340,7 +341,15 @@ fn one(
     let kept = pending.kept.entry(message.partition()).or_insert_with(|| fresh(run, &part.kept));
     kept.next = message.offset() + 1;
     kept.read += 1;
+    if !matches!(copy, Copy::DeadLetter(_)) {
+        run.letters.pass();
+    }
     match copy {
+        Copy::Filtered => {
+            pending.books.filtered += 1;
+            kept.filtered += 1;
+            Ok(())
+        }
         Copy::Write(value) => {
             pending.books.written += 1;
             kept.written += 1;

@@ -9,17 +9,20 @@
 //! | [`lane`] | the loop: read, transform, write, positions, commit |
 //! | [`books`] | what a transaction would add, and what became of it |
 //! | [`record`] | one event to its one place |
+//! | [`letters`] | the dead letters of a run: how many, why, where |
 //! | [`start`] | where each partition begins, and the gaps that are refused |
-//! | [`transform`], [`product_views`] | what becomes of a value |
+//! | [`transform`], [`rules`], [`product_views`] | what becomes of a value |
 //!
 //! The order at the start carries the guarantee: every lane's `init_transactions` first (fences the older run and ends
 //! its open transaction), then the positions, then the source's ends.
 
 pub mod books;
 pub mod lane;
+pub mod letters;
 pub mod positions;
 pub mod product_views;
 pub mod record;
+pub mod rules;
 pub mod settings;
 pub mod start;
 pub mod target;
@@ -29,7 +32,7 @@ pub mod transform;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::AtomicI64;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +41,7 @@ pub use settings::{BridgeResult, BridgeSettings};
 use self::books::Books;
 use self::lane::{Part, Run};
 use self::transaction::Transactions;
-use crate::control::Control;
+use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 use crate::kafka::{Cluster, Role};
 use crate::shard::lane_of;
@@ -113,7 +116,7 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
         control: Arc::clone(control),
         deadline: settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds)),
         budget: AtomicI64::new(budget),
-        dead_letters: AtomicU64::new(0),
+        letters: letters::Letters::new(settings.max_dead_letters),
     };
     Ok((run, held, lanes))
 }
@@ -247,6 +250,10 @@ fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Book
     if held_back > 0 {
         warnings
             .push(format!("topic {}: {held_back} offsets are held back by open transactions", run.source_topic.name));
+    }
+    if let Some(warning) = run.letters.nothing_passed(books.read, books.dead_lettered) {
+        run.control.log(Level::Warning, warning.clone());
+        warnings.push(warning);
     }
     BridgeResult {
         job: run.settings.job_name(),

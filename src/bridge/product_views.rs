@@ -1,183 +1,105 @@
 //! `PRODUCT_VIEWS`: both raw shapes of a tracker's event become the seven fields of a stored one (design section 3).
 //!
-//! First the whole message is judged (UTF-8, grammar, depth, duplicate keys), then `no_field`, then each field in its
-//! order; surrogates, types and times are judged only in what is kept.
-
-use std::cell::RefCell;
+//! Rules like any others, but for two things: an event that has none of the fields is refused, and a missing time may be
+//! derived from the shop's clock.
 
 use jiff::tz::TimeZone;
+use serde_json::Value;
 
+use super::rules::convert::{Type, spelling};
+use super::rules::definition::{Definition, Field, Make, ProductViews};
+use super::rules::filter::Filter;
+use super::rules::path::Path;
+use super::rules::table::{TOP, Table};
 use super::time_text;
 use crate::error::{Error, Result};
-use crate::json::{DeadLetter, Kind, Reason, Tape, Token, text};
+use crate::json::{Kind, Token};
 
+/// The name by which it is asked for.
+pub const NAME: &str = "product_views";
+/// The field that a clock may stand in for.
+pub const TIMESTAMP: &str = "timestamp";
+/// The shop's clock.
+pub const LOCAL_TIME: &str = "local_time";
 /// The fields of a stored event, and the names that each is taken from: the first that is not null wins.
-const FIELDS: [(&str, &[&str]); 7] = [
-    ("product_id", &["product_id"]),
-    ("device_id", &["device_id"]),
-    ("store_id", &["store_id"]),
-    ("referrer_url", &["referrer_url"]),
-    ("local_time", &["local_time"]),
-    ("remote_ip", &["remote_ip", "ip"]),
-    ("timestamp", &["timestamp", "time_stamp"]),
+const FIELDS: [(&str, &[&str], Type); 7] = [
+    ("product_id", &["product_id"], Type::String),
+    ("device_id", &["device_id"], Type::String),
+    ("store_id", &["store_id"], Type::String),
+    ("referrer_url", &["referrer_url"], Type::String),
+    (LOCAL_TIME, &[LOCAL_TIME], Type::String),
+    ("remote_ip", &["remote_ip", "ip"], Type::String),
+    (TIMESTAMP, &[TIMESTAMP, "time_stamp"], Type::Timestamp),
 ];
-const LOCAL_TIME: usize = 4;
-const TIMESTAMP: usize = 6;
 
-thread_local! {
-    static TAPE: RefCell<Tape> = RefCell::default();
+/// Reads the options: `local_time_zone`, `keep_unknown`, `drop_if`.
+///
+/// # Errors
+/// `Config` naming the place.
+pub fn read(value: Value) -> Result<Definition> {
+    let mut table = Table::open(TOP, value, &["name", "local_time_zone", "keep_unknown", "drop_if"])?;
+    table.choice("name", &[(NAME, ())])?;
+    let local_time_zone = table.text("local_time_zone")?;
+    local_time_zone.as_deref().map(zone).transpose()?;
+    Ok(Definition {
+        keep_unknown: table.flag("keep_unknown")?,
+        drop_if: Filter::read_all(&table.place("drop_if"), table.list("drop_if")?)?,
+        ..definition(local_time_zone)
+    })
 }
 
-/// The built-in transform, ready for a run.
-#[derive(Debug, Clone)]
-pub struct ProductViews {
-    zone: Option<TimeZone>,
+/// The built-in definition. With `local_time_zone` (an IANA name) a missing time is derived from `local_time`; without,
+/// it stays null.
+#[must_use]
+pub fn definition(local_time_zone: Option<String>) -> Definition {
+    let fields = FIELDS.iter().map(|(name, from, kind)| Field {
+        name: (*name).to_owned(),
+        from: from.iter().map(|name| Path::member(name)).collect(),
+        make: Make::Type(*kind),
+        required: false,
+        default: None,
+    });
+    let product_views = Some(ProductViews { local_time_zone });
+    Definition { product_views, fields: fields.collect(), keep_unknown: false, drop_if: Vec::new() }
 }
 
-type Found = [[Option<Token>; 2]; FIELDS.len()];
-
-impl ProductViews {
-    /// With `local_time_zone` (an IANA name) a missing time is derived from `local_time`; without, it stays null.
-    ///
-    /// # Errors
-    /// `Config` for a zone that does not exist.
-    pub fn new(local_time_zone: Option<&str>) -> Result<Self> {
-        let zone = local_time_zone
-            .map(|name| {
-                TimeZone::get(name).map_err(|_| {
-                    Error::config(format!("transform: local_time_zone {name:?} is unknown"))
-                        .hint("give an IANA name such as Asia/Ho_Chi_Minh")
-                })
-            })
-            .transpose()?;
-        Ok(Self { zone })
-    }
-
-    /// Appends the stored form of a raw event to `out`.
-    ///
-    /// # Errors
-    /// Why the event is a dead letter; `out` then holds rubbish.
-    pub fn transform(&self, value: &[u8], out: &mut Vec<u8>) -> Result<(), DeadLetter> {
-        TAPE.with_borrow_mut(|tape| {
-            tape.read(value)?;
-            let found = find(tape, value)?;
-            self.write(value, &found, out)
-        })
-    }
-
-    fn write(&self, value: &[u8], found: &Found, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
-        for (field, (name, _)) in FIELDS.iter().enumerate() {
-            out.push(if field == 0 { b'{' } else { b',' });
-            out.push(b'"');
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
-            match winner(&found[field]) {
-                Some(token) if field == TIMESTAMP => time(value, token, out)?,
-                Some(token) => string(name, value, token, out)?,
-                None if field == TIMESTAMP => self.derived(value, &found[LOCAL_TIME], out),
-                None => out.extend_from_slice(b"null"),
-            }
-        }
-        out.push(b'}');
-        Ok(())
-    }
-
-    fn derived(&self, value: &[u8], local_time: &[Option<Token>; 2], out: &mut Vec<u8>) {
-        if let (Some(zone), Some(token)) = (&self.zone, winner(local_time))
-            && token.kind == Kind::String
-        {
-            let mut clock = Vec::with_capacity(32);
-            if text::decode(token.text(value), &mut clock).is_ok() && time_text::from_wall_clock(&clock, zone, out) {
-                return;
-            }
-        }
-        out.extend_from_slice(b"null");
-    }
+/// The zone of an IANA name.
+///
+/// # Errors
+/// `Config` when there is none.
+pub fn zone(name: &str) -> Result<TimeZone> {
+    TimeZone::get(name).map_err(|_| {
+        Error::config(format!("transform: local_time_zone {name:?} is unknown"))
+            .hint("give an IANA name such as Asia/Ho_Chi_Minh")
+    })
 }
 
-fn winner(candidates: &[Option<Token>; 2]) -> Option<&Token> {
-    candidates.iter().flatten().find(|token| token.kind != Kind::Null)
-}
-
-fn find(tape: &Tape, value: &[u8]) -> Result<Found, DeadLetter> {
-    let mut found: Found = Default::default();
-    let mut any = false;
-    let mut member = 1;
-    let end = tape.tokens[0].next as usize;
-    let mut decoded = Vec::new();
-    while member < end {
-        let (key, content) = (tape.tokens[member], tape.tokens[member + 1]);
-        let mut name = key.text(value);
-        if key.escaped {
-            decoded.clear();
-            // A name with half a surrogate pair is none of ours.
-            name = if text::decode(name, &mut decoded).is_ok() { &decoded } else { b"" };
-        }
-        for (field, (_, names)) in FIELDS.iter().enumerate() {
-            if let Some(place) = names.iter().position(|candidate| candidate.as_bytes() == name) {
-                found[field][place] = Some(content);
-                any = true;
-                break;
-            }
-        }
-        member = content.next as usize;
-    }
-    if any { Ok(found) } else { Err(DeadLetter::new(Reason::NoField, "none of the fields of an event is there")) }
-}
-
-/// A string field: strings stay, numbers become their spelling, byte for byte.
-fn string(name: &str, value: &[u8], token: &Token, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
-    let raw = token.text(value);
-    match token.kind {
-        Kind::String if !token.escaped => {
-            out.push(b'"');
-            out.extend_from_slice(raw);
-            out.push(b'"');
-        }
-        Kind::String => {
-            let mut decoded = Vec::with_capacity(raw.len());
-            text::decode(raw, &mut decoded)
-                .map_err(|letter| DeadLetter::new(letter.reason, format!("{name}: {}", letter.detail)))?;
-            text::encode(&decoded, out);
-        }
-        Kind::Number => {
-            out.push(b'"');
-            out.extend_from_slice(raw);
-            out.push(b'"');
-        }
-        _ => return Err(DeadLetter::new(Reason::Type, format!("{name} is neither a string nor a number"))),
-    }
-    Ok(())
-}
-
-fn time(value: &[u8], token: &Token, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
-    let raw = token.text(value);
-    match token.kind {
-        Kind::Number => time_text::from_number(raw, out),
-        Kind::String if token.escaped => {
-            let mut decoded = Vec::with_capacity(raw.len());
-            text::decode(raw, &mut decoded)?;
-            time_text::from_text(&decoded, out)
-        }
-        Kind::String => time_text::from_text(raw, out),
-        _ => Err(DeadLetter::new(Reason::Type, "the time is neither a string nor a number")),
-    }
+/// Appends the instant that the shop's clock shows, or returns false when it shows none.
+pub fn derived(clock: &Token, message: &[u8], zone: &TimeZone, out: &mut Vec<u8>) -> bool {
+    let text = (clock.kind == Kind::String).then(|| spelling(clock, message).ok()).flatten();
+    text.is_some_and(|text| time_text::from_wall_clock(&text, zone, out))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::rules::Rules;
+    use crate::json::Reason;
 
     fn stored(raw: &str) -> std::result::Result<String, Reason> {
+        stored_in(None, raw)
+    }
+
+    fn stored_in(zone: Option<&str>, raw: &str) -> std::result::Result<String, Reason> {
         let mut out = Vec::new();
-        let views = ProductViews::new(None).expect("no zone");
-        views.transform(raw.as_bytes(), &mut out).map_err(|letter| letter.reason)?;
+        let rules = Rules::new(&definition(zone.map(str::to_owned))).expect("a known zone");
+        rules.apply(raw.as_bytes(), &mut out).map_err(|letter| letter.reason)?;
         Ok(String::from_utf8(out).expect("UTF-8"))
     }
 
     fn timestamp(raw: &str) -> std::result::Result<String, Reason> {
         let stored = stored(&format!(r#"{{"product_id":1,"time_stamp":{raw}}}"#))?;
-        let value: serde_json::Value = serde_json::from_str(&stored).expect("JSON");
+        let value: Value = serde_json::from_str(&stored).expect("JSON");
         Ok(value["timestamp"].as_str().unwrap_or("null").to_owned())
     }
 
@@ -245,14 +167,11 @@ mod tests {
 
     #[test]
     fn wall_clocks_where_a_zone_is_given() {
-        let views = ProductViews::new(Some("Asia/Ho_Chi_Minh")).expect("zone");
-        let mut out = Vec::new();
-        views.transform(br#"{"local_time":"2025-10-31 03:22:11.50"}"#, &mut out).expect("kept");
-        assert!(String::from_utf8_lossy(&out).contains(r#""timestamp":"2025-10-30T20:22:11.5Z""#));
-        out.clear();
-        views.transform(br#"{"local_time":"yesterday"}"#, &mut out).expect("kept");
-        assert!(String::from_utf8_lossy(&out).contains(r#""timestamp":null"#));
-        assert!(ProductViews::new(Some("Asia/Nowhere")).is_err());
+        let stored = |raw| stored_in(Some("Asia/Ho_Chi_Minh"), raw).expect("kept");
+        let kept = stored(r#"{"local_time":"2025-10-31 03:22:11.50"}"#);
+        assert!(kept.contains(r#""timestamp":"2025-10-30T20:22:11.5Z""#));
+        assert!(stored(r#"{"local_time":"yesterday"}"#).contains(r#""timestamp":null"#));
+        assert!(zone("Asia/Nowhere").is_err());
     }
 
     proptest::proptest! {

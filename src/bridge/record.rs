@@ -1,7 +1,6 @@
 //! One record on its way: where it goes, what it becomes, and what is decided before produce, since one refused record
 //! fails its whole batch.
 
-use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::Timestamp;
@@ -12,7 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer};
 use super::lane::Run;
 use super::target::Target;
 use super::transaction::Transactions;
-use super::transform::Ready;
+use super::transform::{Became, Ready};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
@@ -27,6 +26,8 @@ const NEAR: usize = 8_192;
 pub enum Copy<'a> {
     /// In the target topic, with this value.
     Write(Option<&'a [u8]>),
+    /// Nowhere: the transform's `drop_if` says so.
+    Filtered,
     DeadLetter(DeadLetter),
 }
 
@@ -76,8 +77,9 @@ pub fn decide<'a>(
     let value = match message.payload() {
         None => None,
         Some(raw) => match transform.apply(raw, scratch) {
-            Ok(true) => Some(scratch.as_slice()),
-            Ok(false) => Some(raw),
+            Ok(Became::Changed) => Some(scratch.as_slice()),
+            Ok(Became::Same) => Some(raw),
+            Ok(Became::Filtered) => return Copy::Filtered,
             Err(letter) => return Copy::DeadLetter(letter),
         },
     };
@@ -187,20 +189,11 @@ pub fn dead_letter(
     letter: &DeadLetter,
 ) -> Result<()> {
     let place = place(message);
-    let count = run.dead_letters.fetch_add(1, Ordering::AcqRel) + 1;
     let Some(topic) = &run.target_topics.dead_letters else {
         return Err(Error::data(format!("bridge: {place}: {}: {}", letter.reason.as_str(), letter.detail))
             .hint("name a dead_letter_topic to go on past such events"));
     };
-    if let Some(most) = run.settings.max_dead_letters
-        && count > most
-    {
-        return Err(Error::data(format!(
-            "bridge: more than {most} dead letters; the next is {place}: {}",
-            letter.reason.as_str()
-        ))
-        .hint("look at the dead-letter topic, then raise max_dead_letters"));
-    }
+    run.letters.add(letter, &place)?;
     let mut headers = message.headers().map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach);
     let told = format!("{}: {}", letter.reason.as_str(), letter.detail);
     let time = message.timestamp().to_millis().unwrap_or(-1).to_string();

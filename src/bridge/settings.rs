@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 
+pub use super::transform::Transform;
 pub use crate::kafka::Properties;
 
 /// Where a partition begins that has no kept position.
@@ -16,15 +17,6 @@ pub enum Start {
     Latest,
     /// The first event at or after this time.
     TimestampMs(i64),
-}
-
-/// What becomes of a value on its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transform {
-    /// Every byte stays.
-    None,
-    /// The seven fields of a stored event; see [`crate::bridge::product_views`] once it exists.
-    ProductViews { local_time_zone: Option<String> },
 }
 
 /// Where dead letters go.

@@ -1,5 +1,14 @@
 //! Numbers as exact decimals: `0.{digits} × 10^exponent`, compared without rounding.
 
+use super::scan::Scan;
+
+/// Whether the whole text is a number by JSON's grammar.
+#[must_use]
+pub fn is_spelling(text: &[u8]) -> bool {
+    let mut scan = Scan { bytes: text, at: 0 };
+    scan.number().is_ok() && scan.at == text.len()
+}
+
 /// A number's digits without leading and trailing zeros, and where the point stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal {

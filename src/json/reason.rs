@@ -16,9 +16,11 @@ pub enum Reason {
     TooLarge,
     RefusedByServer,
     NoField,
+    Required,
     Type,
     TimeUnit,
     BadTime,
+    BadIp,
     Timestamp,
 }
 
@@ -40,9 +42,11 @@ impl Reason {
             Self::TooLarge => "too_large",
             Self::RefusedByServer => "refused_by_server",
             Self::NoField => "no_field",
+            Self::Required => "required",
             Self::Type => "type",
             Self::TimeUnit => "time_unit",
             Self::BadTime => "bad_time",
+            Self::BadIp => "bad_ip",
             Self::Timestamp => "timestamp",
         }
     }

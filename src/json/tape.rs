@@ -192,7 +192,7 @@ impl Tape {
     }
 
     fn duplicates(&self, bytes: &[u8]) -> Result<(), DeadLetter> {
-        let mut keys: Vec<(&[u8], bool)> = Vec::new();
+        let mut keys: Vec<(&[u8], bool)> = Vec::with_capacity(FEW_KEYS);
         for (index, token) in self.tokens.iter().enumerate() {
             if token.kind != Kind::Object {
                 continue;

@@ -143,22 +143,7 @@ impl Arguments {
 /// `Config` naming the argument.
 pub fn bridge(json: &str) -> Result<BridgeSettings> {
     let mut arguments = Arguments::read(json)?;
-    let transform = match arguments.take("transform") {
-        None => Transform::None,
-        Some(Value::Object(mut map)) if map.get("name").and_then(Value::as_str) == Some("product_views") => {
-            let zone = map.remove("local_time_zone").filter(|zone| !zone.is_null());
-            let local_time_zone = match zone {
-                None => None,
-                Some(Value::String(zone)) => Some(zone),
-                Some(_) => return Err(wrong("transform: local_time_zone", "an IANA name")),
-            };
-            Transform::ProductViews { local_time_zone }
-        }
-        Some(_) => {
-            return Err(Error::config("transform: neither None nor millpond.PRODUCT_VIEWS")
-                .hint("declarative transforms are not available yet"));
-        }
-    };
+    let transform = Transform::read(arguments.take("transform"))?;
     let start = match arguments.take("start") {
         None => None,
         Some(Value::String(word)) if word == "earliest" => Some(BridgeStart::Earliest),

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
+//! | [`explain`] | one event under a transform, field by field |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
 
 pub mod arguments;
 pub mod errors;
+pub mod explain;
 pub mod run;
 pub mod table;
 
@@ -23,5 +25,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::bridge, module)?)?;
     module.add_function(wrap_pyfunction!(run::sink, module)?)?;
     module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
-    module.add_function(wrap_pyfunction!(run::doctor, module)?)
+    module.add_function(wrap_pyfunction!(run::doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(explain::explain, module)?)
 }

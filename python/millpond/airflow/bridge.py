@@ -22,7 +22,8 @@ class BridgeOperator(VerbOperator):
         source_conn_id: Kafka connection of the source; its extra holds librdkafka's properties.
         target_conn_id: Kafka connection of the target.
         job: Name of the positions; two tasks of one name fence each other.
-        transform: `"product_views"`, `millpond.PRODUCT_VIEWS`, or None to keep every byte.
+        transform: `"product_views"`, `millpond.PRODUCT_VIEWS`, a `millpond.Transform`, the same as a mapping or the
+            path of a TOML file, or None to keep every byte.
         shard: `(i, n)` or `"i/n"`: this task's share of the partitions, for mapped tasks.
         start: `"earliest"`, `"latest"` or an RFC 3339 time, for partitions without a position.
         max_events: Events to read at most.

@@ -10,6 +10,7 @@ import click
 
 from millpond import errors
 from millpond.cli import settings as config
+from millpond.cli.explain import explain
 
 _CODES: tuple[tuple[type[errors.Error], int], ...] = (
     (errors.ConfigError, 2), (errors.ExternalError, 3), (errors.FencedError, 4), (errors.PositionError, 5),
@@ -73,7 +74,7 @@ _HELP = {
     "target": "librdkafka properties as JSON.",
     "shard": "As JSON: [0, 2].",
     "dates": "latest, all, a date, or first..last.",
-    "transform": "product_views, or nothing.",
+    "transform": "product_views, or the path of a TOML file.",
 }
 
 
@@ -208,3 +209,6 @@ def top(
         for row in rows:
             table.add_row(*(str(cell) for cell in row.values()))
         Console().print(table)
+
+
+main.add_command(explain)

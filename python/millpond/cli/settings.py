@@ -64,6 +64,18 @@ def read(verb: str, file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def transform(file: Path | None, flag: str | None) -> Any:
+    """Return the transform that `millpond bridge` would use: of the flag, the environment, or the file.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    for told in (flag, os.environ.get("MILLPOND_BRIDGE_TRANSFORM"), os.environ.get("MILLPOND_TRANSFORM")):
+        if told is not None:
+            return _typed(told, arguments_of("bridge")["transform"])
+    return _tables(file).get("bridge", {}).get("transform")
+
+
 def servers(file: Path | None) -> dict[str, Any]:
     """Return the servers that file and environment name.
 
