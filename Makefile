@@ -55,6 +55,10 @@ bench-bridge: environments jars ## bridge() beside MirrorMaker 2, Python in tran
 chaos: environments jars sabotage ## kill each arrow 200 times at random moments, servers among them
 	$(PYTEST) -m chaos tests --override-ini timeout=7200 $(PYTEST_ARGS)
 
+.PHONY: chaos-bridge
+chaos-bridge: environments jars sabotage ## EVENTS=… KILLS=… SEED=…: every kind of fault against one bridge job
+	EVENTS=$(or $(EVENTS),200000) KILLS=$(or $(KILLS),100) SEED=$(SEED) $(PYTEST) -s tests/test_bridge_chaos.py $(PYTEST_ARGS)
+
 .PHONY: require
 require:
 	@scripts/require

@@ -1,6 +1,7 @@
 //! Test-only (cargo feature `sabotage`, never in a wheel): wrong orderings that the suite must catch, chosen by
 //! `MILLPOND_SABOTAGE`, and steps at which the process sends itself a signal, chosen by
-//! `MILLPOND_SABOTAGE_AT=<signal>:<step>[:<nth>]` (KILL to die there, STOP to be overtaken there).
+//! `MILLPOND_SABOTAGE_AT=<signal>:<step>[:<nth>]` (KILL to die there, STOP to be overtaken there), and a transaction
+//! time-out that a test can wait for, `MILLPOND_SABOTAGE_TIMEOUT_MS`.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -25,6 +26,12 @@ static REACHED: LazyLock<Mutex<HashMap<&'static str, u64>>> = LazyLock::new(Mute
 #[must_use]
 pub fn is(mutant: &str) -> bool {
     CHOSEN.as_deref() == Some(mutant)
+}
+
+/// The transaction time-out that a test wants.
+#[must_use]
+pub fn timeout_ms() -> Option<u64> {
+    std::env::var("MILLPOND_SABOTAGE_TIMEOUT_MS").ok()?.parse().ok()
 }
 
 /// Sends this process the chosen signal, when this step was chosen and reached often enough.

@@ -175,6 +175,8 @@ fn copy(
                 transactions.commit()?;
                 transactions.begin()?;
             }
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::step("bridge.before_positions");
             write_positions(run, transactions, pending)?;
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("bridge.before_commit");

@@ -13,7 +13,14 @@ use crate::kafka::native::Spec;
 use crate::kafka::{Cluster, topics};
 
 /// How long a transaction of ours may stay open before the broker ends it.
-pub const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
+#[must_use]
+pub fn transaction_timeout_ms() -> u64 {
+    #[cfg(feature = "sabotage")]
+    if let Some(shorter) = crate::sabotage::timeout_ms() {
+        return shorter;
+    }
+    60_000
+}
 
 /// Whose position a record is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,7 +94,7 @@ pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control)
 pub fn read(cluster: &Cluster, name: &str, partitions: &[i32], control: &Control) -> Result<Positions> {
     let what = format!("target: read positions from topic {name}");
     let high = cluster.offsets(name, partitions, Spec::Latest, false)?;
-    let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS) + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_millis(transaction_timeout_ms()) + Duration::from_secs(60);
     loop {
         let stable = cluster.offsets(name, partitions, Spec::Latest, true)?;
         let Some(((partition, _), _)) = high.iter().zip(&stable).find(|(high, stable)| stable.1 < high.1) else {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 
-use super::positions::TRANSACTION_TIMEOUT_MS;
+use super::positions::transaction_timeout_ms;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::{self, TopicHandle};
@@ -53,7 +53,7 @@ impl Transactions {
         let what = format!("target: init_transactions of {id}");
         let (batch, largest) = sizes;
         let queue_kbytes = queue_kbytes.max(u64::try_from(largest / 512).unwrap_or(0));
-        let mut config = settings::producer(&cluster.properties, id, TRANSACTION_TIMEOUT_MS, queue_kbytes);
+        let mut config = settings::producer(&cluster.properties, id, transaction_timeout_ms(), queue_kbytes);
         config.set("batch.size", (batch / 2).clamp(1_000, 1_000_000).to_string());
         // The broker judges batches as compressed; what it takes, and what goes too far, is not librdkafka's to say.
         config.set("message.max.bytes", "1000000000");
@@ -65,7 +65,7 @@ impl Transactions {
         for _ in 0..2 {
             let _ = producer.client().fetch_metadata(Some(topic), Duration::from_secs(1));
         }
-        let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS) + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_millis(transaction_timeout_ms()) + Duration::from_secs(10);
         loop {
             control.check(&what)?;
             // Resumable: a stop is seen between slices.
@@ -189,7 +189,7 @@ impl Transactions {
         };
         let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
         if code.is_some_and(is_fence) || fatal.is_some_and(is_fence) {
-            if self.confirmed.elapsed() > Duration::from_millis(TRANSACTION_TIMEOUT_MS) {
+            if self.confirmed.elapsed() > Duration::from_millis(transaction_timeout_ms()) {
                 return Error::external(what).hint("the transaction outlived its time-out: retry").because(error);
             }
             return Error::fenced(what)
