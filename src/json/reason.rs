@@ -20,6 +20,7 @@ pub enum Reason {
     TimeUnit,
     BadTime,
     Timestamp,
+    NoKey,
 }
 
 impl Reason {
@@ -44,6 +45,7 @@ impl Reason {
             Self::TimeUnit => "time_unit",
             Self::BadTime => "bad_time",
             Self::Timestamp => "timestamp",
+            Self::NoKey => "no_key",
         }
     }
 }
