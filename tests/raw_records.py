@@ -8,6 +8,7 @@ import struct
 from typing import Any
 
 from confluent_kafka.admin import AdminClient
+from tests.topics import until
 
 
 def _crc32c(data: bytes) -> int:
@@ -48,8 +49,15 @@ def batch(records: list[tuple[int, bytes | None, bytes | None]]) -> bytes:
 
 def produce(cluster: dict[str, str], topic: str, partition: int, records: bytes) -> None:
     """Append a batch, at the partition's leader, without any authentication."""
-    metadata = AdminClient(dict(cluster)).list_topics(topic, timeout=10)
-    leader = metadata.brokers[metadata.topics[topic].partitions[partition].leader]
+    admin = AdminClient(dict(cluster))
+
+    def led() -> Any:
+        metadata = admin.list_topics(topic, timeout=10)
+        found = metadata.topics[topic].partitions.get(partition)
+        return found and metadata.brokers.get(found.leader)
+
+    # A topic just made is not known to every broker at once.
+    leader = until(led)
     name = topic.encode()
     request = struct.pack(">hhih", 0, 3, 7, -1) + struct.pack(">hhii", -1, -1, 20_000, 1)
     request += struct.pack(">h", len(name)) + name + struct.pack(">iii", 1, partition, len(records)) + records

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.topics import SLOW, described, grow, log, positions, send_singly, until
+from tests.topics import SLOW, described, grow, positions, send_singly, until, written
 
 import millpond
 
@@ -103,20 +103,13 @@ def test_layouts_change_while_an_older_one_runs(servers, name, words):
     outcome = []
     older = threading.Thread(target=lambda: outcome.extend(layout(servers, words, 2, servers.remote | SLOW)))
     older.start()
-    until(lambda: _written(servers, name, 6) > 0)
+    until(lambda: written(servers.kafka, f"{name}-out"))
     newer = layout(servers, words, 3)
     older.join(90)
     assert all(isinstance(error, millpond.FencedError) for error in outcome), outcome
     assert sum(result.lag for result in newer) == 0, newer
     feed.arrived()
     assert [result.read for result in layout(servers, words, 1)] == [0]
-
-
-def _written(servers, name, partitions):
-    try:
-        return sum(log(servers.kafka, f"{name}-out", partition)[1] for partition in range(partitions))
-    except Exception:
-        return 0
 
 
 CHILD = """
@@ -140,7 +133,7 @@ def test_layouts_change_while_an_older_shard_hangs(servers, name, words):
     children = [subprocess.Popen([sys.executable, "-c", CHILD.format(**places, i=i)]) for i in range(2)]
     try:
         # Partitions 0 to 5 are lanes 0 to 5: each child has three of them.
-        until(lambda: all(log(servers.kafka, f"{name}-out", partition)[1] > 0 for partition in (0, 1)))
+        until(lambda: all(written(servers.kafka, f"{name}-out", partition) for partition in (0, 1)))
         for child in children:
             os.kill(child.pid, signal.SIGSTOP)
         results = layout(servers, words, 3)

@@ -1,6 +1,7 @@
 """Sources as they come: compacted, stamped by the broker, with empty and huge events, without times, of other counts."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
@@ -101,23 +102,26 @@ def test_other_counts_go_by_key_as_javas_producer_does(servers, name, words, fro
 
 
 def test_a_compacted_source(servers, name, words):
-    """Holes in the log, at its end as well: the position is the end, and no later gap is seen."""
+    """Holes in the log, at its end as well: the position is the end, and no later gap is seen.
+
+    Each writer leaves a batch without records: librdkafka takes those for events too large to fetch.
+    """
     rolled = {"segment.bytes": "100", "min.cleanable.dirty.ratio": "0.001", "min.compaction.lag.ms": "0"}
     servers.create(servers.remote, name, 1, **{"cleanup.policy": "compact", "delete.retention.ms": "0"} | rolled)
-    for n in range(40):
+
+    def write(n):
         servers.send(servers.remote, name, [(b"k%d" % (n % 4), b"%d" % n, 0)])
-    servers.send(servers.remote, name, [(b"last", b"last", 0)])
 
-    def compacted():
-        return len(servers.read(servers.remote, name)) < 20
-
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(write, range(32)))
     first = millpond.bridge(servers.remote, servers.kafka, **words, max_events=3)
     assert first.read == 3
-    until(compacted, 60)
+    until(lambda: len(servers.read(servers.remote, name)) < 12, 60)
     left = [(m.offset(), m.value()) for m in servers.read(servers.remote, name)]
     result = millpond.bridge(servers.remote, servers.kafka, **words)
     end = log(servers.remote, name)[1]
     assert (result.lag, result.positions[0]["next"], result.gaps) == (0, end, [])
     found = [m.value() for m in servers.read(servers.kafka, f"{name}-out")]
-    assert found == [b"0", b"1", b"2", *(value for offset, value in left if offset >= 3)]
+    assert len(found) == 3 + result.read
+    assert found[3:] == [value for offset, value in left if offset >= first.positions[0]["next"]]
     assert millpond.bridge(servers.remote, servers.kafka, **words).read == 0

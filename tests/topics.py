@@ -32,7 +32,9 @@ def until(said: Callable[[], Any], seconds: float = 30) -> Any:
 def delete_before(cluster: Cluster, topic: str, offsets: dict[int, int]) -> None:
     """Do what retention does: move the logs' starts. -1 deletes all."""
     wanted = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
-    for future in AdminClient(dict(cluster)).delete_records(wanted).values():
+    # Kept in a name: a client that is collected answers nobody.
+    admin = AdminClient(dict(cluster))
+    for future in admin.delete_records(wanted).values():
         future.result(timeout=20)
 
 
@@ -41,13 +43,14 @@ def empty(cluster: Cluster, topic: str) -> None:
     delete_before(cluster, topic, dict.fromkeys(partitions, -1))
 
 
-def recreate(servers: Any, cluster: Cluster, topic: str, partitions: int) -> None:
+def recreate(servers: Any, cluster: Cluster, topic: str, partitions: int, **config: str) -> None:
     """Delete a topic and make it again: same name, another id."""
-    AdminClient(dict(cluster)).delete_topics([topic])[topic].result(timeout=20)
+    admin = AdminClient(dict(cluster))
+    admin.delete_topics([topic])[topic].result(timeout=20)
 
     def made() -> bool:
         try:
-            servers.create(cluster, topic, partitions)
+            servers.create(cluster, topic, partitions, **config)
         except KafkaException:
             return False
         return True
@@ -63,7 +66,8 @@ def grow(cluster: Cluster, topic: str, partitions: int) -> None:
 
 def settings(cluster: Cluster, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    (future,) = AdminClient(dict(cluster)).describe_configs([resource]).values()
+    admin = AdminClient(dict(cluster))
+    (future,) = admin.describe_configs([resource]).values()
     return {name: entry.value for name, entry in future.result(timeout=20).items()}
 
 
@@ -81,6 +85,14 @@ def log(cluster: Cluster, topic: str, partition: int = 0) -> tuple[int, int]:
         return int(low), int(high)
     finally:
         consumer.close()
+
+
+def written(cluster: Cluster, topic: str, partition: int = 0) -> bool:
+    """Whether anything is in a log, committed or not; a topic that is not there yet holds nothing."""
+    try:
+        return log(cluster, topic, partition)[1] > 0
+    except KafkaException:
+        return False
 
 
 def positions(servers: Any, job: str) -> dict[int, dict[str, Any]]:

@@ -76,13 +76,13 @@ impl Misfit {
     }
 }
 
-/// The position to resume at, and whether it is the kept one.
+/// The position to resume at, whether it is the kept one, and the log as it was believed.
 ///
 /// # Errors
 /// `Position` for a gap that was not accepted; as [`crate::kafka::Cluster::ends`].
-pub fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<(Kept, bool)> {
+pub fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<(Kept, bool, PartitionEnds)> {
     let topic = &run.source_topic;
-    let Some(mut misfit) = Misfit::of(kept, topic, end) else { return Ok((kept.clone(), true)) };
+    let Some(mut misfit) = Misfit::of(kept, topic, end) else { return Ok((kept.clone(), true, *end)) };
     let mut end = *end;
     if misfit == Misfit::PastEnd {
         // A new leader's watermark may lag for a moment: asked again before it is believed.
@@ -96,10 +96,10 @@ pub fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<(Kept, bool
         end = again.first().copied().unwrap_or(end);
         match Misfit::of(kept, topic, &end) {
             Some(still) => misfit = still,
-            None => return Ok((kept.clone(), true)),
+            None => return Ok((kept.clone(), true, end)),
         }
     }
-    accept(run, &end, kept, misfit.told(kept, topic, &end)).map(|kept| (kept, false))
+    accept(run, &end, kept, misfit.told(kept, topic, &end)).map(|kept| (kept, false, end))
 }
 
 /// What a lane does whose consumer was told that an offset is not there (any more).

@@ -21,7 +21,7 @@ use super::transaction::{Commit, Transactions};
 use super::transform::Ready;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
-use crate::kafka::{Cluster, Context, Topic, native, settings};
+use crate::kafka::{Cluster, Context, Topic, is_hollow, native, settings};
 
 /// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
@@ -280,6 +280,7 @@ fn fill(
                         break;
                     }
                 }
+                Some(Err(error)) if is_hollow(&error) => {}
                 // What was read until here is committed first.
                 Some(Err(error)) if gaps::is_told_by(&error) => return Ok(Some(gaps::MET)),
                 Some(Err(error)) => return Err(consumed(run, &error)),

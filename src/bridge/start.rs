@@ -81,6 +81,6 @@ fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<Part> {
         let text = format!("bridge: {place}: the transform changed from {} to {}", kept.transform, run.transform_name);
         run.control.log(Level::Warning, text);
     }
-    let (kept, known) = gaps::resume(run, end, kept)?;
-    Ok(part(end, kept, known))
+    let (kept, known, end) = gaps::resume(run, end, kept)?;
+    Ok(part(&end, kept, known))
 }
