@@ -41,7 +41,7 @@ class Feed:
         return len(events)
 
     def arrived(self):
-        found = {partition: [] for partition in self.sent}
+        found: dict[int, list[int]] = {partition: [] for partition in self.sent}
         for message in self.servers.read(self.servers.kafka, f"{self.topic}-out"):
             found[message.partition()].append(int(message.value()))
         assert found == {partition: list(range(count)) for partition, count in self.sent.items()}
@@ -64,7 +64,7 @@ def layout(servers, words, n, source=None):
 def test_a_job_of(servers, name, words, partitions, shards):
     servers.create(servers.remote, name, partitions)
     feed = Feed(servers, name)
-    for round_ in range(2):
+    for _ in range(2):
         count = feed.more(partitions, 20)
         results = layout(servers, words, shards)
         assert sum(result.read for result in results) == count, results

@@ -1,4 +1,4 @@
-"""Sources as they come: compacted, stamped by the broker, with empty and huge events, without times, of other counts."""
+"""Sources as they come: compacted, stamped by the broker, of other counts; empty, huge and timeless events."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +90,9 @@ def murmur2(data: bytes) -> int:
 def test_other_counts_go_by_key_as_javas_producer_does(servers, name, words, from_, to):
     servers.create(servers.remote, name, from_)
     servers.create(servers.kafka, f"{name}-out", to)
-    keys = [b"", b"\xff\xfe\xfd", "ключ".encode(), *(b"key-%d" % n for n in range(200)), *(bytes([n]) for n in range(9))]
+    keys = [b"", b"\xff\xfe\xfd", "ключ".encode(), *(bytes([n]) for n in range(9))]
+    keys += [b"key-%d" % n for n in range(200)]
+    events: list[tuple[bytes | None, bytes, int]]
     events = [(key, b"%d" % n, n % from_) for n, key in enumerate(keys)]
     events += [(None, b"%d" % (1000 + n), n % from_) for n in range(70)]
     servers.send(servers.remote, name, events)

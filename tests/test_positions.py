@@ -166,7 +166,7 @@ def test_reset_fences_what_runs(servers, name, words, places):
     events = [(None, b"%-900d" % n, partition) for n in range(200) for partition in (0, 1)]
     millpond.bridge(servers.remote, servers.kafka, **words)
     send_singly(servers.remote, name, events)
-    outcome = []
+    outcome: list[object] = []
 
     def run():
         try:

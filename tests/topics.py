@@ -1,4 +1,4 @@
-"""Topics looked at and disturbed from outside: records deleted, topics recreated, positions forged, readers slowed down.
+"""Topics looked at and disturbed from outside: records deleted, topics recreated, positions forged, readers slowed.
 
 Shares nothing with the engine: confluent-kafka's clients, and the documented shape of a kept position.
 """

@@ -50,7 +50,7 @@ def positions_show(settings: str, token: CancelToken) -> str:
     """Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object."""
 
 def positions_reset(settings: str, token: CancelToken) -> str:
-    """Move the kept positions of a bridge's job, or with `write` false say what would become of them; as a JSON object."""
+    """Move the kept positions of a bridge's job, or with `write` false say what it would do; as a JSON object."""
 
 def doctor(settings: str) -> str:
     """Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint."""

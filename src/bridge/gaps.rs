@@ -99,7 +99,7 @@ pub fn resume(run: &Run, end: &PartitionEnds, kept: &Kept) -> Result<(Kept, bool
             None => return Ok((kept.clone(), true, end)),
         }
     }
-    accept(run, &end, kept, misfit.told(kept, topic, &end)).map(|kept| (kept, false, end))
+    accept(run, &end, kept, &misfit.told(kept, topic, &end)).map(|kept| (kept, false, end))
 }
 
 /// What a lane does whose consumer was told that an offset is not there (any more).
@@ -122,7 +122,7 @@ pub fn met(run: &Run, parts: &mut [Part]) -> Result<()> {
         let Some(misfit) = Misfit::of(&part.kept, topic, end) else { continue };
         if misfit == Misfit::Deleted {
             any = true;
-            part.kept = accept(run, end, &part.kept, misfit.told(&part.kept, topic, end))?;
+            part.kept = accept(run, end, &part.kept, &misfit.told(&part.kept, topic, end))?;
             part.known = false;
             part.finished = part.kept.next >= part.end;
         }
@@ -155,7 +155,7 @@ fn swapped(run: &Run, now: &str) -> Error {
         .hint(ways_on(run, 0))
 }
 
-fn accept(run: &Run, end: &PartitionEnds, kept: &Kept, told: String) -> Result<Kept> {
+fn accept(run: &Run, end: &PartitionEnds, kept: &Kept, told: &str) -> Result<Kept> {
     let place = format!("topic {} partition {}", run.source_topic.name, end.partition);
     if run.settings.on_gap == OnGap::Fail {
         return Err(Error::position(format!("bridge: {place}: {told}")).hint(ways_on(run, end.start)));

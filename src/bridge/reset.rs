@@ -165,7 +165,7 @@ fn adopted(job: &Job) -> Result<Kept> {
         None => (None, 0),
         Some(name) => present(&job.target, name)?,
     };
-    Ok(Kept { target_topic_id, target_start, dead_letter_topic_id, dead_letter_start, ..any })
+    Ok(Kept { target_topic_id, dead_letter_topic_id, target_start, dead_letter_start, ..any })
 }
 
 /// The id of a topic and what was deleted from it; nothing for one that is not there (the next run makes it).

@@ -196,7 +196,7 @@ pub fn positions_show(py: Python<'_>, settings: &str, token: &CancelToken) -> Py
     text(py, &shown)
 }
 
-/// Move the kept positions of a bridge's job, or with `write` false say what would become of them; as a JSON object.
+/// Move the kept positions of a bridge's job, or with `write` false say what it would do; as a JSON object.
 ///
 /// # Errors
 /// The exceptions of `millpond.errors`, and whatever a signal handler raises.

@@ -77,8 +77,8 @@ def show(config: Path | None, as_json: bool, **flags: str | None) -> None:
 @_options
 @click.option(
     "--to", metavar="PLACE",
-    help="earliest, latest, an offset, or an RFC 3339 time [default: where they are, or the log's start where that does "
-    "not fit; topics that were recreated or emptied are accepted as they are]",
+    help="earliest, latest, an offset, or an RFC 3339 time [default: where they are, or the log's start where that does"
+    " not fit; topics that were recreated or emptied are accepted as they are]",
 )  # fmt: skip
 @click.option("--partition", "partitions", type=int, multiple=True, help="Only this one; may be repeated.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
