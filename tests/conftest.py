@@ -62,8 +62,8 @@ class Servers:
             producer.poll(0)
         assert producer.flush(30) == 0
 
-    def read(self, cluster: dict[str, str], topic: str) -> "list[Message[bytes, bytes]]":
-        """Read every committed event of a topic, per partition in order."""
+    def read(self, cluster: dict[str, str], topic: str, start: int = 0) -> "list[Message[bytes, bytes]]":
+        """Read every committed event of a topic from an offset, per partition in order."""
         consumer = Consumer(
             dict(cluster)
             | {"group.id": "test", "isolation.level": "read_committed"}
@@ -71,12 +71,15 @@ class Servers:
         )
         try:
             left = set(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
-            consumer.assign([TopicPartition(topic, partition, 0) for partition in sorted(left)])
+            consumer.assign([TopicPartition(topic, partition, start) for partition in sorted(left)])
             found = []
             while left:
                 message = consumer.poll(20)
                 assert message is not None, f"topic {topic} does not answer"
                 error = message.error()
+                if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    # Compaction left batches without records, which librdkafka takes for that (librdkafka#1472).
+                    continue
                 if error is None:
                     found.append(message)
                 else:

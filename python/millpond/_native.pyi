@@ -1,7 +1,10 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
-__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "sink"]
+__all__ = [
+    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain",
+    "positions_reset", "positions_show", "sink",
+]  # fmt: skip
 
 __version__: str
 
@@ -43,6 +46,12 @@ def sink(settings: str, token: CancelToken, observer: _Observer | None = None) -
 
 def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:
     """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""
+
+def positions_show(settings: str, token: CancelToken) -> str:
+    """Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object."""
+
+def positions_reset(settings: str, token: CancelToken) -> str:
+    """Move the kept positions of a bridge's job, or with `write` false say what it would do; as a JSON object."""
 
 def doctor(settings: str) -> str:
     """Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint."""

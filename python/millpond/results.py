@@ -64,7 +64,7 @@ def _cut(name: str, value: Any, longest: int, capped: dict[str, int]) -> Any:
 
 
 class BridgeResult(Result):
-    """read = written + filtered + dead_lettered."""
+    """read = written + filtered + dead_lettered; `gaps` lists what was skipped under `on_gap="earliest"`."""
 
 
 class SinkResult(Result):

@@ -37,6 +37,7 @@ def bridge(
     dead_letter_topic: str | None = _DEFAULT,
     max_dead_letters: int | None = None,
     on_gap: str = "fail",
+    wait_for_open_transactions: float | dt.timedelta | None = None,
     target_retention: float | dt.timedelta | None = None,
     allow: Sequence[str] = (),
     progress: ProgressArgument = None,
@@ -60,7 +61,11 @@ def bridge(
         dead_letter_topic: Default `<target_topic>.dead_letters`; None: the first dead letter is a `DataError`. Dead
             letters hold the raw, untransformed bytes.
         max_dead_letters: More of them in one run are a `DataError`.
-        on_gap: "fail": a gap between position and log is a `PositionError`.
+        on_gap: Where the source no longer has what comes next (deleted unread, topic recreated, log truncated): "fail"
+            is a `PositionError`; "earliest" goes on from the log's start and reports `gaps` in the result. What became
+            of the target topic is a `PositionError` in any case.
+        wait_for_open_transactions: Seconds (or timedelta) to wait at the start for transactions that are open on the
+            source, so that their events are read too. Default: the run ends before them and reports `held_back`.
         target_retention: Retention (seconds or timedelta) of a target topic that we make. Default: unlimited.
         allow: Checks of an existing target topic that are waived: log_append_time, compaction, retention.
         progress: True draws a bar; a callable gets a `Progress` at most ten times a second.
@@ -82,6 +87,7 @@ def bridge(
         "max_seconds": max_seconds,
         "max_dead_letters": max_dead_letters,
         "on_gap": on_gap,
+        "wait_for_open_transactions": _seconds(wait_for_open_transactions),
         "target_retention": _milliseconds(target_retention),
         "allow": list(allow),
     }
@@ -252,6 +258,10 @@ def _milliseconds(value: float | dt.timedelta | None) -> int | None:
     if isinstance(value, dt.timedelta):
         value = value.total_seconds()
     return None if value is None else int(value * 1000)
+
+
+def _seconds(value: float | dt.timedelta | None) -> float | None:
+    return value.total_seconds() if isinstance(value, dt.timedelta) else value
 
 
 def _dates(value: Any) -> Any:

@@ -30,7 +30,7 @@ pub(super) struct Pending {
 /// After a doubtful commit: the kept positions, not we, say whether it happened.
 ///
 /// # Errors
-/// As [`positions::read`]; `Bug` when half a transaction is there.
+/// As [`positions::read`]; `Fenced` when somebody else moved a position; `Bug` when half a transaction is there.
 pub(super) fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) -> Result<()> {
     let numbers: Vec<i32> = parts.iter().map(|part| part.partition).collect();
     let found = positions::read(&run.target, &run.positions_topic, &numbers, &run.control)?;
@@ -38,21 +38,31 @@ pub(super) fn settle(run: &Run, parts: &mut [Part], books: &mut Books, pending: 
         let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition };
         found.get(&key)
     };
-    let happened =
-        pending.kept.iter().any(|(partition, new)| kept(*partition).is_some_and(|kept| kept.next >= new.next));
-    if happened {
-        let complete = pending.kept.iter().all(|(p, new)| kept(*p).is_some_and(|kept| kept.next == new.next));
-        if !complete {
-            return Err(Error::bug(format!("bridge: topic {} holds half a transaction", run.positions_topic)));
-        }
+    // By all that they say: after a gap, or in a recreated topic, an older position may lie further on.
+    let landed = |partition: i32| pending.kept.get(&partition).is_some_and(|new| kept(partition) == Some(new));
+    let moved = |part: &Part| part.known && kept(part.partition) != Some(&part.kept);
+    if let Some(part) = parts.iter().find(|part| moved(part) && !landed(part.partition)) {
+        return Err(Error::fenced(format!(
+            "bridge: topic {} partition {}: the position was moved meanwhile",
+            run.positions_topic, part.partition
+        ))
+        .hint("another run of this job took over, or a reset came; this one ends without harm"));
+    }
+    let count = pending.kept.keys().filter(|partition| landed(**partition)).count();
+    if count > 0 && count < pending.kept.len() {
+        return Err(Error::bug(format!("bridge: topic {} holds half a transaction", run.positions_topic)));
+    }
+    if count > 0 {
         commit_books(run, parts, books, pending);
     } else {
         give_back(run, &pending.books);
     }
     for part in parts.iter_mut() {
-        if let Some(kept) = kept(part.partition) {
+        // One that was accepted past a gap, or never seen, stands where this run put it.
+        if part.known
+            && let Some(kept) = kept(part.partition)
+        {
             part.kept = kept.clone();
-            part.known = true;
         }
         part.finished = part.kept.next >= part.end;
     }

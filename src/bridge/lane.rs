@@ -11,16 +11,18 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::books::{Books, Pending, balance, commit_books, settle};
+use super::gaps;
 use super::letters::Letters;
 use super::positions::{Kept, Key};
 use super::record::{self, Copy};
+use super::said::Said;
 use super::settings::BridgeSettings;
 use super::target::Target;
 use super::transaction::{Commit, Transactions};
 use super::transform::Ready;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
-use crate::kafka::{Client, Cluster, Topic, native, settings};
+use crate::kafka::{Client, Cluster, Topic, is_hollow, native, settings};
 
 /// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
@@ -35,6 +37,8 @@ pub struct Run {
     pub target: Cluster,
     pub target_topics: Target,
     pub positions_topic: String,
+    pub positions_partitions: i32,
+    pub said: Said,
     pub transform: Ready,
     pub transform_name: String,
     pub lanes: u64,
@@ -152,7 +156,7 @@ fn copy(
     if parts.iter().all(|part| part.finished && part.known) {
         return Ok(End::Finished);
     }
-    let consumer = assign(run, parts)?;
+    let mut consumer = assign(run, parts)?;
     loop {
         *pending = Pending::default();
         transactions.begin()?;
@@ -170,6 +174,7 @@ fn copy(
             transactions.abort();
         } else {
             balance(&pending.books)?;
+            gaps::refuse_swapped(run)?;
             #[cfg(feature = "sabotage")]
             if crate::sabotage::is("position_outside_transaction") {
                 transactions.commit()?;
@@ -193,7 +198,10 @@ fn copy(
         if parts.iter().all(|part| part.finished) {
             return Ok(End::Finished);
         }
-        if let Some(why) = limited {
+        if limited == Some(gaps::MET) {
+            gaps::met(run, parts)?;
+            consumer = assign(run, parts)?;
+        } else if let Some(why) = limited {
             return Ok(End::Limited(why));
         }
     }
@@ -274,6 +282,9 @@ fn fill(
                         break;
                     }
                 }
+                Some(Err(error)) if is_hollow(&error) => {}
+                // What was read until here is committed first.
+                Some(Err(error)) if gaps::is_told_by(&error) => return Ok(Some(gaps::MET)),
                 Some(Err(error)) => return Err(consumed(run, &error)),
             }
             if pending.books.read >= max_events || pending.books.bytes >= max_bytes {
@@ -300,6 +311,8 @@ fn fresh(run: &Run, old: &Kept) -> Kept {
         target_topic_id: topics.topic.id.clone(),
         dead_letter_topic: topics.dead_letters.as_ref().map(|topic| topic.name.clone()),
         dead_letter_topic_id: topics.dead_letters.as_ref().and_then(|topic| topic.id.clone()),
+        target_start: topics.log.start,
+        dead_letter_start: topics.dead_letter_log.start,
         transform: run.transform_name.clone(),
         ..old.clone()
     }
@@ -308,11 +321,6 @@ fn fresh(run: &Run, old: &Kept) -> Kept {
 fn consumed(run: &Run, error: &KafkaError) -> Error {
     let what = format!("source: read topic {}", run.source_topic.name);
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-            Error::position(format!("{what}: retention took events while they were being read"))
-                .hint("raise the source's retention; `start=` adopts a new beginning")
-                .because(error.clone())
-        }
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
             Error::config(what).hint("grant READ on it").because(error.clone())
         }

@@ -8,24 +8,34 @@
 //! | [`transaction`] | one transactional producer, and what its errors mean |
 //! | [`lane`] | the loop: read, transform, write, positions, commit |
 //! | [`books`] | what a transaction would add, and what became of it |
-//! | [`record`] | one event to its one place |
+//! | [`record`], [`oversize`] | one event to its one place; dead letters cut down to what their topic takes |
 //! | [`letters`] | the dead letters of a run: how many, why, where |
-//! | [`start`] | where each partition begins, and the gaps that are refused |
+//! | [`start`] | where each partition begins |
+//! | [`gaps`], [`target_log`] | positions that no longer fit the source's log, or what became of the target |
+//! | [`open_transactions`] | what open transactions of the source hold back: waited for, named |
+//! | [`inventory`], [`reset`] | positions shown, and moved by an operator |
 //! | [`transform`], [`rules`], [`product_views`] | what becomes of a value |
 //!
 //! The order at the start carries the guarantee: every lane's `init_transactions` first (fences the older run and ends
 //! its open transaction), then the positions, then the source's ends.
 
 pub mod books;
+pub mod gaps;
+pub mod inventory;
 pub mod lane;
 pub mod letters;
+pub mod open_transactions;
+pub mod oversize;
 pub mod positions;
 pub mod product_views;
 pub mod record;
+pub mod reset;
 pub mod rules;
+pub mod said;
 pub mod settings;
 pub mod start;
 pub mod target;
+pub mod target_log;
 pub mod time_text;
 pub mod transaction;
 pub mod transform;
@@ -40,6 +50,7 @@ pub use settings::{BridgeResult, BridgeSettings};
 
 use self::books::Books;
 use self::lane::{Part, Run};
+use self::said::Said;
 use self::transaction::Transactions;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
@@ -96,7 +107,13 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
     }
     let target_topics = target::prepare(settings, &source, &source_topic, &target, control)?;
     let positions_topic = positions::topic_name(&settings.job_name());
-    positions::ensure(&target, &positions_topic, source_topic.partitions, control)?;
+    let positions_partitions = positions::ensure(&target, &positions_topic, source_topic.partitions, control)?;
+    let deadline = settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds));
+    let said = Said::default();
+    // Before any lane is fenced: an older run may work meanwhile.
+    if let Some(told) = open_transactions::wait(settings, &source, &source_topic, deadline, control)? {
+        said.warning(told);
+    }
     // Before the positions are read, so that a sister shard's first commit raises no false alarm.
     let held = positions::holds_events(&target, &target_topics.topic.name, target_topics.topic.partitions)?;
     let mut lanes: Vec<u32> = (0..source_topic.partitions).filter(|p| settings.shard.owns(*p)).map(lane_of).collect();
@@ -110,11 +127,13 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
         target,
         target_topics,
         positions_topic,
+        positions_partitions,
+        said,
         transform,
         transform_name: transform::Ready::name(&settings.transform),
         lanes: lanes.len().max(1) as u64,
         control: Arc::clone(control),
-        deadline: settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds)),
+        deadline,
         budget: AtomicI64::new(budget),
         letters: letters::Letters::new(settings.max_dead_letters),
     };
@@ -229,7 +248,7 @@ fn until_visible(run: &Run) {
 
 fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Books) -> BridgeResult {
     let numbers: Vec<i32> = parts.iter().map(|part| part.partition).collect();
-    let mut warnings = Vec::new();
+    let (gaps, mut warnings) = run.said.take();
     let ends = run.source.ends(&run.source_topic.name, &numbers).unwrap_or_else(|error| {
         warnings.push(format!("lag is unknown: {error}"));
         Vec::new()
@@ -248,8 +267,7 @@ fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Book
         .collect();
     let held_back = positions.iter().map(|position| position.held_back).sum();
     if held_back > 0 {
-        warnings
-            .push(format!("topic {}: {held_back} offsets are held back by open transactions", run.source_topic.name));
+        warnings.push(open_transactions::held_back(&run.source, &run.source_topic, &ends));
     }
     if let Some(warning) = run.letters.nothing_passed(books.read, books.dead_lettered) {
         run.control.log(Level::Warning, warning.clone());
@@ -270,6 +288,7 @@ fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Book
         ended,
         lag: positions.iter().map(|position| position.lag).sum(),
         held_back,
+        gaps,
         positions,
         warnings,
     }

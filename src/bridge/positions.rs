@@ -40,6 +40,11 @@ pub struct Kept {
     pub target_topic_id: Option<String>,
     pub dead_letter_topic: Option<String>,
     pub dead_letter_topic_id: Option<String>,
+    /// What was deleted from both by then: sums of their logs' starts.
+    #[serde(default)]
+    pub target_start: i64,
+    #[serde(default)]
+    pub dead_letter_start: i64,
     /// Names the transform and its options.
     pub transform: String,
     /// Running totals of I1 since the job began.
@@ -59,11 +64,13 @@ pub fn topic_name(job: &str) -> String {
 }
 
 /// Makes the positions topic when absent, grows it to `partitions`, and refuses one whose cleanup would lose positions.
+/// Returns how many partitions it has: those of a source that was made again with fewer stay.
 ///
 /// # Errors
 /// `Config` when its cleanup.policy is not exactly `compact`; as [`topics::create`].
-pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control) -> Result<()> {
-    match cluster.find_topic(name)? {
+pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control) -> Result<i32> {
+    let found = cluster.find_topic(name)?;
+    match &found {
         None => topics::create(
             cluster,
             name,
@@ -81,7 +88,7 @@ pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control)
         ))
         .hint(format!("set cleanup.policy=compact on {name}")));
     }
-    Ok(())
+    Ok(found.map_or(partitions, |topic| topic.partitions.max(partitions)))
 }
 
 /// Reads every position up to all that any transaction has written by now.

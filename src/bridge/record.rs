@@ -9,6 +9,7 @@ use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
 use super::lane::Run;
+use super::oversize;
 use super::target::Target;
 use super::transaction::Transactions;
 use super::transform::{Became, Ready};
@@ -74,6 +75,9 @@ pub fn decide<'a>(
             return Copy::DeadLetter(DeadLetter::new(Reason::Timestamp, format!("record timestamp {time}")));
         }
     }
+    if target.needs_key && message.key().is_none() {
+        return Copy::DeadLetter(DeadLetter::new(Reason::NoKey, format!("{} is compacted", target.topic.name)));
+    }
     let value = match message.payload() {
         None => None,
         Some(raw) => match transform.apply(raw, scratch) {
@@ -98,7 +102,7 @@ pub fn decide<'a>(
 
 /// Bytes of a batch that holds this record alone (KIP-98's format): what the broker compares with
 /// `max.message.bytes`. Headers are few; most messages have none.
-fn batch_size(message: &BorrowedMessage<'_>, value: Option<&[u8]>) -> usize {
+pub(super) fn batch_size(message: &BorrowedMessage<'_>, value: Option<&[u8]>) -> usize {
     let field = |bytes: Option<usize>| bytes.map_or(1, |bytes| varint(bytes) + bytes);
     let headers = native::headers(message);
     let content = 3 // attributes, both deltas
@@ -194,8 +198,15 @@ pub fn dead_letter(
             .hint("name a dead_letter_topic to go on past such events"));
     };
     run.letters.add(letter, &place)?;
-    let mut headers = message.headers().map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach);
     let told = format!("{}: {}", letter.reason.as_str(), letter.detail);
+    let kept = oversize::kept(message, told.len() + place.len(), run.target_topics.dead_letter_max_bytes);
+    let mut headers = match message.headers() {
+        Some(headers) if kept.rest => headers.detach(),
+        _ => OwnedHeaders::new(),
+    };
+    if !kept.value {
+        headers = oversize::tell(headers, message, kept);
+    }
     let time = message.timestamp().to_millis().unwrap_or(-1).to_string();
     for (key, value) in [
         ("__connect.errors.topic", run.source_topic.name.as_str()),
@@ -210,10 +221,10 @@ pub fn dead_letter(
     let partition = message.partition() % topic.partitions;
     let mut record =
         BaseRecord::<[u8], [u8]>::to(&topic.name).partition(partition).headers(headers).timestamp(now_ms());
-    if let Some(key) = message.key() {
+    if let Some(key) = message.key().filter(|_| kept.rest) {
         record = record.key(key);
     }
-    if let Some(value) = message.payload() {
+    if let Some(value) = message.payload().filter(|_| kept.value) {
         record = record.payload(value);
     }
     send(transactions, record, &place, &run.control)

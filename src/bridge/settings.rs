@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 
+pub use super::gaps::Gap;
 pub use super::transform::Transform;
 pub use crate::kafka::Properties;
 
@@ -17,6 +18,16 @@ pub enum Start {
     Latest,
     /// The first event at or after this time.
     TimestampMs(i64),
+}
+
+/// What a run does where a kept position no longer fits the source's log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnGap {
+    /// `PositionError`: the choice is the operator's.
+    #[default]
+    Fail,
+    /// Go on from the log's start, and report what was skipped.
+    Earliest,
 }
 
 /// Where dead letters go.
@@ -46,6 +57,9 @@ pub struct BridgeSettings {
     pub max_seconds: Option<f64>,
     pub dead_letter_topic: DeadLetterTopic,
     pub max_dead_letters: Option<u64>,
+    pub on_gap: OnGap,
+    /// How long a run waits at its start for transactions that are open on the source, seconds; `None`: not at all.
+    pub wait_for_open_transactions: Option<f64>,
     /// Milliseconds; -1 is unlimited. Used when we create the target topic.
     pub target_retention_ms: i64,
     /// Checks of an existing target topic that are waived: `log_append_time`, `compaction`, `retention`.
@@ -87,6 +101,8 @@ pub struct BridgeResult {
     /// Events that remain below the ends asked at the start (an upper bound: control records count).
     pub lag: i64,
     pub held_back: i64,
+    /// What was skipped under `on_gap="earliest"`.
+    pub gaps: Vec<Gap>,
     pub positions: Vec<PartitionPosition>,
     pub warnings: Vec<String>,
 }

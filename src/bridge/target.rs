@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::settings::{BridgeSettings, DeadLetterTopic};
+use super::target_log::TargetLog;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::{Cluster, Topic, topics};
@@ -16,10 +17,14 @@ const HEADROOM: i64 = 65_536;
 pub struct Target {
     pub topic: Topic,
     pub dead_letters: Option<Topic>,
+    pub log: TargetLog,
+    pub dead_letter_log: TargetLog,
     /// The largest record of the target topic, bytes.
     pub max_bytes: i64,
     /// The largest record of the dead-letter topic, bytes.
     pub dead_letter_max_bytes: i64,
+    /// A compacted topic refuses events without a key.
+    pub needs_key: bool,
     /// How far a timestamp may lie before and after now, milliseconds.
     pub before_ms: i64,
     pub after_ms: i64,
@@ -76,21 +81,31 @@ pub fn prepare(
         None => None,
         Some(name) => Some(prepare_dead_letters(&name, source_max, topic.partitions, target, control)?),
     };
-    let dead_letter_max_bytes = match &dead_letters {
-        None => 0,
-        Some(topic) => number(&target.topic_settings(&topic.name)?, "max.message.bytes", 1_048_588),
+    let (dead_letter_max_bytes, dead_letter_log) = match &dead_letters {
+        None => (0, TargetLog::default()),
+        Some(topic) => {
+            let found = target.topic_settings(&topic.name)?;
+            (number(&found, "max.message.bytes", 1_048_588), TargetLog::look(target, topic, &found)?)
+        }
     };
     let retention = number(&found, "retention.ms", 604_800_000);
     let deletes = found.get("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
+    // Records that are stamped anew may come from any time. Brokers before 3.6 have one limit for both directions.
+    let stamped_anew = found.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime");
+    let difference = number(&found, "message.timestamp.difference.max.ms", i64::MAX);
+    let limit = |name: &str| if stamped_anew { i64::MAX } else { number(&found, name, difference) };
     let waived = settings.allow.iter().any(|allowed| allowed == "retention");
     Ok(Target {
         retention_ms: (deletes && retention >= 0 && !waived).then_some(retention),
+        log: TargetLog::look(target, &topic, &found)?,
         topic,
         dead_letters,
+        dead_letter_log,
         max_bytes: number(&found, "max.message.bytes", 1_048_588),
         dead_letter_max_bytes,
-        before_ms: number(&found, "message.timestamp.before.max.ms", i64::MAX),
-        after_ms: number(&found, "message.timestamp.after.max.ms", i64::MAX),
+        needs_key: found.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+        before_ms: limit("message.timestamp.before.max.ms"),
+        after_ms: limit("message.timestamp.after.max.ms"),
     })
 }
 
@@ -122,7 +137,14 @@ fn prepare_dead_letters(
         let max = needed.to_string();
         topics::create(target, name, partitions, &[("retention.ms", "-1"), ("max.message.bytes", &max)], control)?;
     }
-    let found = number(&target.topic_settings(name)?, "max.message.bytes", 1_048_588);
+    let settings = target.topic_settings(name)?;
+    if settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+        return Err(Error::config(format!(
+            "target: dead-letter topic {name} is compacted: older letters of a key would vanish"
+        ))
+        .hint(format!("set cleanup.policy=delete on {name}")));
+    }
+    let found = number(&settings, "max.message.bytes", 1_048_588);
     if found < needed {
         return Err(Error::config(format!(
             "target: dead-letter topic {name} takes records of {found} bytes, the source's may need {needed}"

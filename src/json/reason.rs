@@ -22,6 +22,7 @@ pub enum Reason {
     BadTime,
     BadIp,
     Timestamp,
+    NoKey,
 }
 
 impl Reason {
@@ -48,6 +49,7 @@ impl Reason {
             Self::BadTime => "bad_time",
             Self::BadIp => "bad_ip",
             Self::Timestamp => "timestamp",
+            Self::NoKey => "no_key",
         }
     }
 }

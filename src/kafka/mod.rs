@@ -23,6 +23,13 @@ pub use cluster::{Cluster, PartitionEnds, Topic};
 pub use context::Context;
 pub use settings::{Properties, Role};
 
+/// Whether a consumer's error only says that compaction left batches without any record: librdkafka takes them for events
+/// too large to fetch, and goes on behind them (librdkafka#1472). Brokers return an event of any size whole.
+#[must_use]
+pub fn is_hollow(error: &rdkafka::error::KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::MessageSizeTooLarge)
+}
+
 /// Closes what holds clients, side by side: each waits for its threads.
 pub fn close<const N: usize>(holders: [Box<dyn Send>; N]) {
     std::thread::scope(|scope| {

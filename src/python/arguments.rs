@@ -1,14 +1,17 @@
 //! Settings of a verb out of the JSON object that `millpond.verbs` sends. A wrong type is a `ConfigError` that names
 //! the argument and never its value (I6).
 
+mod positions;
+
 use std::collections::BTreeMap;
 
+pub use positions::{positions_reset, positions_show};
 use serde_json::{Map, Value};
 
 use crate::aggregate::AggregateSettings;
 use crate::aggregate::settings::Dates;
 use crate::bridge::BridgeSettings;
-use crate::bridge::settings::{DeadLetterTopic, Start as BridgeStart, Transform};
+use crate::bridge::settings::{DeadLetterTopic, OnGap, Start as BridgeStart, Transform};
 use crate::error::{Error, Result};
 use crate::kafka::Properties;
 use crate::shard::Shard;
@@ -157,7 +160,11 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         Some(Value::String(name)) => DeadLetterTopic::Named(name),
         Some(_) => return Err(wrong("dead_letter_topic", "a topic's name or None")),
     };
-    on_gap(&mut arguments)?;
+    let on_gap = match arguments.text("on_gap")?.as_deref() {
+        None | Some("fail") => OnGap::Fail,
+        Some("earliest") => OnGap::Earliest,
+        Some(_) => return Err(wrong("on_gap", "\"fail\" or \"earliest\"")),
+    };
     let retention = arguments.count("target_retention")?;
     let settings = BridgeSettings {
         source: arguments.properties("source")?,
@@ -172,6 +179,8 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         max_seconds: arguments.seconds("max_seconds")?,
         dead_letter_topic,
         max_dead_letters: arguments.count("max_dead_letters")?,
+        on_gap,
+        wait_for_open_transactions: arguments.seconds("wait_for_open_transactions")?,
         target_retention_ms: retention.map_or(-1, |ms| i64::try_from(ms).unwrap_or(-1)),
         allow: arguments.list("allow")?,
         transaction_events: arguments.positive("transaction_events")?.unwrap_or(100_000),
@@ -179,13 +188,6 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
     };
     arguments.done()?;
     Ok(settings)
-}
-
-fn on_gap(arguments: &mut Arguments) -> Result<()> {
-    match arguments.text("on_gap")?.as_deref() {
-        None | Some("fail") => Ok(()),
-        Some(_) => Err(Error::config("on_gap: only \"fail\" is available yet").hint("leave it out")),
-    }
 }
 
 /// The settings of a sink run.
@@ -206,7 +208,9 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         None | Some("kafka") => {}
         Some(_) => return Err(Error::config("id: only \"kafka\" is available yet").hint("leave it out")),
     }
-    on_gap(&mut arguments)?;
+    if !matches!(arguments.text("on_gap")?.as_deref(), None | Some("fail")) {
+        return Err(Error::config("on_gap: only \"fail\" is available yet").hint("leave it out"));
+    }
     let size = |value: Option<u64>, default: usize| value.map_or(default, |n| usize::try_from(n).unwrap_or(default));
     let settings = SinkSettings {
         source: arguments.properties("source")?,

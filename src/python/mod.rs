@@ -25,6 +25,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::bridge, module)?)?;
     module.add_function(wrap_pyfunction!(run::sink, module)?)?;
     module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
+    module.add_function(wrap_pyfunction!(run::positions_show, module)?)?;
+    module.add_function(wrap_pyfunction!(run::positions_reset, module)?)?;
     module.add_function(wrap_pyfunction!(run::doctor, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)
 }

@@ -185,6 +185,28 @@ pub fn aggregate<'py>(
     Ok((text(py, &result.books)?, tables))
 }
 
+/// Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`, and whatever a signal handler raises.
+#[pyfunction]
+pub fn positions_show(py: Python<'_>, settings: &str, token: &CancelToken) -> PyResult<String> {
+    let settings = arguments::positions_show(settings).map_err(|error| errors::raise(py, &error))?;
+    let shown = drive(py, token, None, move |control| crate::bridge::inventory::show(&settings, control))?;
+    text(py, &shown)
+}
+
+/// Move the kept positions of a bridge's job, or with `write` false say what it would do; as a JSON object.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`, and whatever a signal handler raises.
+#[pyfunction]
+pub fn positions_reset(py: Python<'_>, settings: &str, token: &CancelToken) -> PyResult<String> {
+    let settings = arguments::positions_reset(settings).map_err(|error| errors::raise(py, &error))?;
+    let moved = drive(py, token, None, move |control| crate::bridge::reset::reset(&settings, control))?;
+    text(py, &moved)
+}
+
 /// Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use super::{bson as writer, metadata};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::Tape;
-use crate::kafka::{Client, Cluster, native, settings};
+use crate::kafka::{Client, Cluster, is_hollow, native, settings};
 use crate::mongo::sources::event_id;
 
 /// A batch ends at so many bytes, whatever its size in documents: servers take 48 MB at once.
@@ -156,6 +156,7 @@ impl Reader {
                             break;
                         }
                     }
+                    Some(Err(error)) if is_hollow(&error) => {}
                     Some(Err(error)) => return Err(failed(&self.topic, &error)),
                 }
                 if self.parts.is_empty() {

@@ -30,7 +30,8 @@ class BridgeOperator(VerbOperator):
         max_seconds: Seconds to read at most.
         dead_letter_topic: Default `<target_topic>.dead_letters`; None: the first dead letter fails the task.
         max_dead_letters: Dead letters of one run that are tolerated.
-        on_gap: `"fail"`; going on after events that the source has lost is not available yet.
+        on_gap: `"fail"`, or `"earliest"` to go on after events that the source has lost and report them as `gaps`.
+        wait_for_open_transactions: Seconds to wait at the start for transactions that are open on the source.
         target_retention: Retention of a target topic that is made.
         allow: Checks of an existing target topic that are waived.
     """
@@ -48,6 +49,7 @@ class BridgeOperator(VerbOperator):
         "dead_letter_topic": arguments.as_it_is,
         "max_dead_letters": arguments.integer,
         "on_gap": arguments.text,
+        "wait_for_open_transactions": arguments.number,
         "target_retention": arguments.as_it_is,
         "allow": arguments.texts,
     }
@@ -73,6 +75,7 @@ class BridgeOperator(VerbOperator):
         dead_letter_topic: Any = ...,
         max_dead_letters: int | str | None = None,
         on_gap: str | None = None,
+        wait_for_open_transactions: float | str | None = None,
         target_retention: Any = None,
         allow: Any = None,
         **kwargs: Any,
@@ -92,6 +95,7 @@ class BridgeOperator(VerbOperator):
         self.dead_letter_topic = dead_letter_topic
         self.max_dead_letters = max_dead_letters
         self.on_gap = on_gap
+        self.wait_for_open_transactions = wait_for_open_transactions
         self.target_retention = target_retention
         self.allow = allow
 

@@ -11,6 +11,7 @@ import click
 from millpond import errors
 from millpond.cli import settings as config
 from millpond.cli.explain import explain
+from millpond.cli.positions import positions
 
 _CODES: tuple[tuple[type[errors.Error], int], ...] = (
     (errors.ConfigError, 2), (errors.ExternalError, 3), (errors.FencedError, 4), (errors.PositionError, 5),
@@ -42,6 +43,9 @@ def main() -> None:
     """Move events from Kafka to Kafka to MongoDB to daily reports in PostgreSQL, each counted once."""
 
 
+main.add_command(positions)
+
+
 def _options(verb: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add one flag for each argument of a verb, without loading the native part."""
 
@@ -58,7 +62,8 @@ def _options(verb: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 _FLAGS = {
     "bridge": (
         "source_topic", "target_topic", "job", "transform", "shard", "start", "max_events", "max_seconds",
-        "dead_letter_topic", "max_dead_letters", "target_retention", "allow", "source", "target",
+        "dead_letter_topic", "max_dead_letters", "on_gap", "wait_for_open_transactions", "target_retention", "allow",
+        "source", "target",
     ),
     "sink": (
         "topic", "database", "collection", "group_id", "batch_size", "shard", "start", "max_events", "max_seconds",
@@ -75,6 +80,8 @@ _HELP = {
     "shard": "As JSON: [0, 2].",
     "dates": "latest, all, a date, or first..last.",
     "transform": "product_views, or the path of a TOML file.",
+    "on_gap": "fail, or earliest.",
+    "wait_for_open_transactions": "Seconds.",
 }
 
 
@@ -98,7 +105,8 @@ def _show(verb: str, result: Any, *, as_json: bool) -> None:
         click.echo(f"{verb}: warning: {warning}", err=True)
 
 
-def _fail(error: errors.Error) -> None:
+def fail(error: errors.Error) -> None:
+    """Say what went wrong and leave with the family's code."""
     code = next(code for family, code in _CODES if isinstance(error, family))
     click.echo(f"{type(error).__name__}: {error}", err=True)
     sys.exit(code)
@@ -109,7 +117,7 @@ def _run(verbs: tuple[str, ...], file: Path | None, flags: dict[str, Any], *, as
         for verb in verbs:
             _show(verb, _call(verb, file, flags, bar=sys.stderr.isatty() and not as_json), as_json=as_json)
     except errors.Error as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -154,7 +162,7 @@ def doctor(config: Path | None, as_json: bool) -> None:
     try:
         findings = json.loads(_native.doctor(json.dumps(servers(config))))
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     if as_json:
         click.echo(json.dumps(findings))
@@ -193,7 +201,7 @@ def top(
         arguments["postgres_dsn"] = None
         tables = millpond.aggregate(**arguments).tables
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     best = {
         name: tables[name].top(count) for name in ("product_views_daily", "country_views_daily", "referrer_views_daily")

@@ -92,6 +92,31 @@ def servers(file: Path | None) -> dict[str, Any]:
     return found
 
 
+def job(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the two clusters of a bridge and the name of its job: `source` (may be missing), `target`, `job`.
+
+    Raises:
+        ConfigError: As `read`.
+    """
+    tables = _tables(file)
+    bridge = tables.get("bridge", {})
+    found: dict[str, Any] = {}
+    for name in ("source", "target"):
+        value = flags.get(name) or os.environ.get(f"MILLPOND_{name.upper()}") or tables.get(name)
+        try:
+            found[name] = json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError:
+            raise ConfigError(f"{name}: no valid JSON", "give librdkafka properties as a JSON object") from None
+    named = flags.get("name") or os.environ.get("MILLPOND_JOB") or bridge.get("job")
+    if named is None and {"source_topic", "target_topic"} <= bridge.keys():
+        named = f"{bridge['source_topic']}-to-{bridge['target_topic']}"
+    if named is None:
+        raise ConfigError("job is missing", "give --job, MILLPOND_JOB or a file")
+    if found["target"] is None:
+        raise ConfigError("target is missing", "give --target, MILLPOND_TARGET or a file")
+    return found | {"job": named}
+
+
 def _tables(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}

@@ -1,0 +1,78 @@
+"""Record batches made by hand and handed to a broker as they are: what no client library writes.
+
+Owns KIP-98's format and one Produce request, in plain Python.
+"""
+
+import socket
+import struct
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+from tests.topics import until
+
+
+def _crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def _varint(number: int) -> bytes:
+    zigzag = (number << 1) ^ (number >> 63)
+    out = bytearray()
+    while zigzag > 0x7F:
+        out.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    out.append(zigzag)
+    return bytes(out)
+
+
+def _sized(data: bytes | None) -> bytes:
+    return _varint(-1) if data is None else _varint(len(data)) + data
+
+
+def batch(records: list[tuple[int, bytes | None, bytes | None]]) -> bytes:
+    """A batch of (timestamp, key, value), created at those times."""
+    base = records[0][0]
+    body = b""
+    for delta, (timestamp, key, value) in enumerate(records):
+        record = b"\0" + _varint(timestamp - base) + _varint(delta) + _sized(key) + _sized(value) + _varint(0)
+        body += _varint(len(record)) + record
+    last, latest = len(records) - 1, max(timestamp for timestamp, *_ in records)
+    checked = struct.pack(">hiqqqhii", 0, last, base, latest, -1, -1, -1, len(records)) + body
+    rest = struct.pack(">ibI", -1, 2, _crc32c(checked)) + checked
+    return struct.pack(">qi", 0, len(rest)) + rest
+
+
+def produce(cluster: dict[str, str], topic: str, partition: int, records: bytes) -> None:
+    """Append a batch, at the partition's leader, without any authentication."""
+    admin = AdminClient(dict(cluster))
+
+    def led() -> Any:
+        metadata = admin.list_topics(topic, timeout=10)
+        found = metadata.topics[topic].partitions.get(partition)
+        return found and metadata.brokers.get(found.leader)
+
+    # A topic just made is not known to every broker at once.
+    leader = until(led)
+    name = topic.encode()
+    request = struct.pack(">hhih", 0, 3, 7, -1) + struct.pack(">hhii", -1, -1, 20_000, 1)
+    request += struct.pack(">h", len(name)) + name + struct.pack(">iii", 1, partition, len(records)) + records
+    with socket.create_connection((leader.host, leader.port), timeout=20) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        answer = _received(connection, struct.unpack(">i", _received(connection, 4))[0])
+    # Correlation, one topic, its name, one partition: then its number and its error.
+    _, error = struct.unpack_from(">ih", answer, 4 + 4 + 2 + len(name) + 4)
+    assert error == 0, f"the broker says error {error}"
+
+
+def _received(connection: Any, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        assert piece, "the broker hung up"
+        data += piece
+    return data
