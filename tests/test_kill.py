@@ -138,7 +138,7 @@ def test_bridge(servers, name, rounds):
         for i in range(sent, sent + EVENTS_A_ROUND):
             value = b"broken" if i % 97 == 0 else b'{"product_id":%d}' % i
             events.append((b"%d" % i, value, i % 3))
-        servers.send(servers.remote, name, events)
+        servers.send(servers.remote, name, events, sure=True)
         sent += EVENTS_A_ROUND
 
     Runs(servers.stack, call, ["remote", "kafka-1", "kafka-2", "kafka-3"]).rounds(rounds, feed)
@@ -165,7 +165,7 @@ def test_sink(servers, name, rounds):
         events = []
         for i in range(sent, sent + EVENTS_A_ROUND):
             events.append((None, b"[]" if i % 97 == 0 else b'{"n":%d}' % i, i % 3))
-        servers.send(servers.kafka, name, events)
+        servers.send(servers.kafka, name, events, sure=True)
         sent += EVENTS_A_ROUND
 
     Runs(servers.stack, call, ["mongo-1", "mongo-1", "kafka-1", "kafka-2", "kafka-3"]).rounds(rounds, feed)
@@ -222,7 +222,8 @@ def test_aggregate(servers, name, postgres, rounds):
 
     def feed() -> None:
         nonlocal sent
-        servers.send(servers.kafka, name, [(None, event(i), i % 3) for i in range(sent, sent + EVENTS_A_ROUND)])
+        events = [(None, event(i), i % 3) for i in range(sent, sent + EVENTS_A_ROUND)]
+        servers.send(servers.kafka, name, events, sure=True)
         sent += EVENTS_A_ROUND
         again(lambda: millpond.sink(servers.kafka, servers.mongo_uri, **store))
 
