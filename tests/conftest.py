@@ -54,9 +54,18 @@ class Servers:
         made = NewTopic(topic, partitions, replicas, config={"retention.ms": "-1"} | config)
         admin.create_topics([made])[topic].result(timeout=20)
 
-    def send(self, cluster: dict[str, str], topic: str, events: list[tuple[Any, Any, int]], **words: Any) -> None:
-        """Write (key, value, partition)."""
-        producer = Producer(dict(cluster) | {"enable.idempotence": True, "linger.ms": 5})
+    def send(
+        self,
+        cluster: dict[str, str],
+        topic: str,
+        events: list[tuple[Any, Any, int]],
+        *,
+        sure: bool = False,
+        **words: Any,
+    ) -> None:
+        """Write (key, value, partition); `sure` where brokers are killed: idempotent, which costs half a second."""
+        once = {"enable.idempotence": True} if sure else {"acks": "all", "max.in.flight.requests.per.connection": 1}
+        producer = Producer(dict(cluster) | once | {"linger.ms": 5})
         for key, value, partition in events:
             producer.produce(topic, value, key, partition, **words)
             producer.poll(0)
@@ -67,7 +76,7 @@ class Servers:
         consumer = Consumer(
             dict(cluster)
             | {"group.id": "test", "isolation.level": "read_committed"}
-            | {"enable.partition.eof": True, "auto.offset.reset": "error"}
+            | {"enable.partition.eof": True, "auto.offset.reset": "error", "fetch.wait.max.ms": 10}
         )
         try:
             left = set(consumer.list_topics(topic, timeout=20).topics[topic].partitions)

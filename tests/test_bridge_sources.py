@@ -112,7 +112,7 @@ def test_a_compacted_source(servers, name, words):
     servers.create(servers.remote, name, 1, **{"cleanup.policy": "compact", "delete.retention.ms": "0"} | rolled)
 
     def write(n):
-        servers.send(servers.remote, name, [(b"k%d" % (n % 4), b"%d" % n, 0)])
+        servers.send(servers.remote, name, [(b"k%d" % (n % 4), b"%d" % n, 0)], sure=True)
 
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(write, range(32)))

@@ -144,7 +144,7 @@ def test_bridge(servers, name, kills):
         for i in range(sent, sent + EVENTS_A_ROUND):
             value = b"broken" if i % 97 == 0 else b'{"product_id":%d}' % i
             events.append((b"%d" % i, value, i % 3))
-        servers.send(servers.remote, name, events)
+        servers.send(servers.remote, name, events, sure=True)
         sent += EVENTS_A_ROUND
 
     Runs(servers.stack, call, ["remote", "kafka-1", "kafka-2", "kafka-3"]).kill(kills, feed)
@@ -171,7 +171,7 @@ def test_sink(servers, name, kills):
         events = []
         for i in range(sent, sent + EVENTS_A_ROUND):
             events.append((None, b"[]" if i % 97 == 0 else b'{"n":%d}' % i, i % 3))
-        servers.send(servers.kafka, name, events)
+        servers.send(servers.kafka, name, events, sure=True)
         sent += EVENTS_A_ROUND
 
     Runs(servers.stack, call, ["mongo-1", "mongo-1", "kafka-1", "kafka-2", "kafka-3"]).kill(kills, feed)
@@ -228,7 +228,8 @@ def test_aggregate(servers, name, postgres, kills):
 
     def feed() -> None:
         nonlocal sent
-        servers.send(servers.kafka, name, [(None, event(i), i % 3) for i in range(sent, sent + EVENTS_A_ROUND)])
+        events = [(None, event(i), i % 3) for i in range(sent, sent + EVENTS_A_ROUND)]
+        servers.send(servers.kafka, name, events, sure=True)
         sent += EVENTS_A_ROUND
         again(lambda: millpond.sink(servers.kafka, servers.mongo_uri, **store))
 

@@ -113,7 +113,8 @@ def forge(servers: Any, job: str, partition: int, **changes: Any) -> None:
 
 def send_singly(cluster: Cluster, topic: str, events: list[tuple[Any, Any, int]]) -> None:
     """Write each event in a batch of its own, so that small fetches read few of them."""
-    producer = Producer(dict(cluster) | {"enable.idempotence": True, "batch.num.messages": 1})
+    once = {"acks": "all", "max.in.flight.requests.per.connection": 1}
+    producer = Producer(dict(cluster) | once | {"batch.num.messages": 1, "linger.ms": 0})
     for key, value, partition in events:
         producer.produce(topic, value, key, partition)
         producer.poll(0)

@@ -69,17 +69,13 @@ pub fn topic_name(job: &str) -> String {
 /// # Errors
 /// `Config` when its cleanup.policy is not exactly `compact`; as [`topics::create`].
 pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control) -> Result<i32> {
-    let found = cluster.find_topic(name)?;
-    match &found {
-        None => topics::create(
-            cluster,
-            name,
-            partitions,
-            &[("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("segment.ms", "86400000")],
-            control,
-        )?,
-        Some(topic) if topic.partitions < partitions => topics::grow(cluster, name, partitions, control)?,
-        Some(_) => {}
+    if cluster.find_topic(name)?.is_none() {
+        let config = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("segment.ms", "86400000")];
+        topics::create(cluster, name, partitions, &config, control)?;
+    }
+    let found = cluster.topic(name)?.partitions;
+    if found < partitions {
+        topics::grow(cluster, name, partitions, control)?;
     }
     let policy = cluster.topic_settings(name)?.remove("cleanup.policy").unwrap_or_default();
     if policy != "compact" {
@@ -88,7 +84,7 @@ pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control)
         ))
         .hint(format!("set cleanup.policy=compact on {name}")));
     }
-    Ok(found.map_or(partitions, |topic| topic.partitions.max(partitions)))
+    Ok(found.max(partitions))
 }
 
 /// Reads every position up to all that any transaction has written by now.

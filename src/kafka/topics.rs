@@ -43,7 +43,7 @@ impl std::task::Wake for Unpark {
     }
 }
 
-/// Makes topic `name`; one that is there already is success. Returns once its leaders are known.
+/// Makes topic `name`; one that is there already is success, whatever its partitions. Returns once its leaders are known.
 ///
 /// # Errors
 /// `Config` when forbidden or when a setting is refused, `External` when the cluster does not answer.
@@ -62,12 +62,15 @@ pub fn create(
     for (key, value) in config {
         topic = topic.set(key, value);
     }
+    let mut wanted = partitions;
     let admin = admin(cluster)?;
     let answer =
         wait(admin.create_topics([&topic], &options())).map_err(|error| Error::external(what()).because(error))?;
     for result in answer {
         match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Ok(_) => {}
+            // Made a moment ago by somebody else, perhaps with fewer partitions.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => wanted = 1,
             Err((_, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
                 return Err(Error::config(what()).hint("grant CREATE, or create it beforehand"));
             }
@@ -82,7 +85,7 @@ pub fn create(
             Err((_, code)) => return Err(Error::external(what()).because(rdkafka::error::KafkaError::Global(code))),
         }
     }
-    settled(cluster, name, partitions, control)
+    settled(cluster, name, wanted, control)
 }
 
 /// Raises the number of partitions; "already so many" is success.
