@@ -172,7 +172,7 @@ def commands() -> list[tuple[list[str], list[str]]]:
 
 def test_every_command_exists():
     named = commands()
-    assert {path[0] for path, _ in named} == {"bridge", "sink", "aggregate", "run", "top", "doctor", "local"}
+    assert {path[0] for path, _ in named} == {"bridge", "sink", "aggregate", "run", "replay", "top", "doctor", "local"}
     assert ["local", "up"] in [path for path, _ in named]
     for path, flags in named:
         command = [sys.executable, "-c", "from millpond.cli import main; main(prog_name='millpond')", *path, "--help"]

@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
-__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "sink"]
+__all__ = ["CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "replay", "sink"]
 
 __version__: str
 
 _Observer: TypeAlias = Callable[[dict[str, Any], list[tuple[int, str]], bool], object]
+# By side: what returns (token, expiry in ms, principal, extensions).
+_OAuth: TypeAlias = dict[str, Callable[[], tuple[str, int, str, list[tuple[str, str]]]]]
 
 @final
 class CancelToken:
@@ -35,14 +37,23 @@ class Table:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Export the rows as an Arrow C stream, one batch."""
 
-def bridge(settings: str, token: CancelToken, observer: _Observer | None = None) -> str:
+def bridge(
+    settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None
+) -> str:
     """Run a bridge with the settings of a JSON object; return its books as one."""
 
-def sink(settings: str, token: CancelToken, observer: _Observer | None = None) -> str:
+def sink(
+    settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None
+) -> str:
     """Run a sink with the settings of a JSON object; return its books as one."""
+
+def replay(
+    settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None
+) -> str:
+    """Replay dead letters with the settings of a JSON object; return the books as one."""
 
 def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:
     """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""
 
-def doctor(settings: str) -> str:
+def doctor(settings: str, oauth: _OAuth | None = None) -> str:
     """Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint."""

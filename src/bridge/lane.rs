@@ -15,11 +15,12 @@ use super::positions::{Kept, Key};
 use super::record::{self, Copy};
 use super::settings::BridgeSettings;
 use super::target::Target;
+use super::throttle::{self, Throttle};
 use super::transaction::{Commit, Transactions};
 use super::transform::Ready;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
-use crate::kafka::{Cluster, Context, Topic, native, settings};
+use crate::kafka::{Cluster, Context, Topic, client, native, settings, tokens};
 
 /// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
@@ -42,6 +43,7 @@ pub struct Run {
     /// Events that may still be read; `i64::MAX` for no limit.
     pub budget: AtomicI64,
     pub dead_letters: AtomicU64,
+    pub throttle: Option<Throttle>,
 }
 
 /// One partition of a lane.
@@ -90,9 +92,12 @@ pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: 
             Err(error) if error.retryable() && restarts < RESTARTS => error,
             Err(error) => {
                 transactions.abort();
+                run.control.take_back(pending.told);
                 return Err(error);
             }
         };
+        // Counted again once it is settled that it happened.
+        run.control.take_back(std::mem::take(&mut pending.told));
         restarts = if books.transactions > committed { 1 } else { restarts + 1 };
         committed = books.transactions;
         run.control.log(Level::Warning, format!("bridge: {id} starts again ({restarts}): {doubt}"));
@@ -124,9 +129,8 @@ fn assign(run: &Run, parts: &[Part]) -> Result<BaseConsumer<Context>> {
     let what = format!("source: assign topic {}", run.source_topic.name);
     let queue = (24 * 1024 / run.lanes).max(2 * 1024);
     let fetch = (4 * 1024 / run.lanes).clamp(256, 1024);
-    let consumer: BaseConsumer<Context> = settings::consumer(&run.source.properties, "millpond-bridge", queue, fetch)
-        .create_with_context(Context::default())
-        .map_err(|error| settings::refused("source", &error))?;
+    let config = settings::consumer(&run.source.properties, "millpond-bridge", queue, fetch);
+    let consumer: BaseConsumer<Context> = client::open(config, &run.source.properties, run.source.role)?;
     let mut assignment = TopicPartitionList::new();
     for part in parts.iter().filter(|part| !part.finished) {
         assignment
@@ -222,6 +226,18 @@ fn fill(
         if full || (pending.books.read > 0 && began.elapsed() > TRANSACTION_SECONDS) {
             return Ok(None);
         }
+        run.control.add_read(pending.books.read - pending.told);
+        pending.told = pending.books.read;
+        tokens::give(consumer.client())?;
+        tokens::give(transactions.producer.client())?;
+        if let Some(wait) = run.throttle.as_ref().map(|throttle| throttle.wait(Instant::now()))
+            && !wait.is_zero()
+        {
+            run.control.sleep("bridge: copy events", wait.min(throttle::LOOK))?;
+            quiet_since = Instant::now();
+            transactions.producer.poll(Duration::ZERO);
+            continue;
+        }
         // A slice of messages between two looks at the clock.
         let now_ms = record::now_ms();
         for _ in 0..512 {
@@ -256,8 +272,12 @@ fn fill(
                         return Ok(Some("max_events"));
                     }
                     one(run, transactions, &message, part, pending, now_ms, &mut scratch)?;
+                    let spent = run.throttle.as_ref().is_some_and(|throttle| throttle.spend(&message, Instant::now()));
                     if message.offset() + 1 >= part.end {
                         finish(run, part, pending);
+                        break;
+                    }
+                    if spent {
                         break;
                     }
                 }

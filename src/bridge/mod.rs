@@ -10,6 +10,7 @@
 //! | [`books`] | what a transaction would add, and what became of it |
 //! | [`record`] | one event to its one place |
 //! | [`start`] | where each partition begins, and the gaps that are refused |
+//! | [`throttle`] | how fast a run may read |
 //! | [`transform`], [`product_views`] | what becomes of a value |
 //!
 //! The order at the start carries the guarantee: every lane's `init_transactions` first (fences the older run and ends
@@ -23,6 +24,7 @@ pub mod record;
 pub mod settings;
 pub mod start;
 pub mod target;
+pub mod throttle;
 pub mod time_text;
 pub mod transaction;
 pub mod transform;
@@ -80,6 +82,7 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
 /// Connects, makes and checks the topics; nothing is read or written yet but topics.
 fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) -> Result<(Run, bool, Vec<u32>)> {
     settings.check()?;
+    let settings = &settings.counting();
     let transform = transform::Ready::new(&settings.transform)?;
     let source = Cluster::connect(&settings.source, Role::Source, control)?;
     let source_topic = source.topic(&settings.source_topic)?;
@@ -110,7 +113,9 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
         deadline: settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds)),
         budget: AtomicI64::new(budget),
         dead_letters: AtomicU64::new(0),
+        throttle: throttle::Throttle::new(settings.max_events_per_second, settings.max_bytes_per_second),
     };
+    control.limit(settings.max_events, run.deadline);
     Ok((run, held, lanes))
 }
 
@@ -260,6 +265,12 @@ fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Book
         lag: positions.iter().map(|position| position.lag).sum(),
         held_back,
         positions,
+        statistics: run.settings.statistics.then(|| [&run.source, &run.target].map(statistics_of).into()),
         warnings,
     }
+}
+
+fn statistics_of(cluster: &Cluster) -> (&'static str, crate::kafka::statistics::Summary) {
+    let counted = cluster.properties.statistics.as_ref();
+    (cluster.role.name(), counted.map(|statistics| statistics.summary()).unwrap_or_default())
 }

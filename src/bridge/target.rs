@@ -71,7 +71,7 @@ pub fn prepare(
     }
     let topic = target.topic(name)?;
     let found = target.topic_settings(name)?;
-    check(settings, name, &found)?;
+    check(&settings.allow, name, &found)?;
     let dead_letters = match dead_letter_topic(settings) {
         None => None,
         Some(name) => Some(prepare_dead_letters(&name, source_max, topic.partitions, target, control)?),
@@ -80,22 +80,37 @@ pub fn prepare(
         None => 0,
         Some(topic) => number(&target.topic_settings(&topic.name)?, "max.message.bytes", 1_048_588),
     };
-    let retention = number(&found, "retention.ms", 604_800_000);
-    let deletes = found.get("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
-    let waived = settings.allow.iter().any(|allowed| allowed == "retention");
-    Ok(Target {
-        retention_ms: (deletes && retention >= 0 && !waived).then_some(retention),
-        topic,
-        dead_letters,
-        max_bytes: number(&found, "max.message.bytes", 1_048_588),
-        dead_letter_max_bytes,
-        before_ms: number(&found, "message.timestamp.before.max.ms", i64::MAX),
-        after_ms: number(&found, "message.timestamp.after.max.ms", i64::MAX),
-    })
+    Ok(Target { dead_letters, dead_letter_max_bytes, ..limits(&settings.allow, topic, &found) })
 }
 
-fn check(settings: &BridgeSettings, name: &str, found: &BTreeMap<String, String>) -> Result<()> {
-    let allowed = |what: &str| settings.allow.iter().any(|allowed| allowed == what);
+/// The limits of a topic that is there already and takes no dead letters, checked as [`prepare`] does.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn existing(allow: &[String], name: &str, target: &Cluster) -> Result<Target> {
+    let topic = target.topic(name)?;
+    let found = target.topic_settings(name)?;
+    check(allow, name, &found)?;
+    Ok(limits(allow, topic, &found))
+}
+
+fn limits(allow: &[String], topic: Topic, found: &BTreeMap<String, String>) -> Target {
+    let retention = number(found, "retention.ms", 604_800_000);
+    let deletes = found.get("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
+    let waived = allow.iter().any(|allowed| allowed == "retention");
+    Target {
+        retention_ms: (deletes && retention >= 0 && !waived).then_some(retention),
+        topic,
+        dead_letters: None,
+        max_bytes: number(found, "max.message.bytes", 1_048_588),
+        dead_letter_max_bytes: 0,
+        before_ms: number(found, "message.timestamp.before.max.ms", i64::MAX),
+        after_ms: number(found, "message.timestamp.after.max.ms", i64::MAX),
+    }
+}
+
+fn check(allow: &[String], name: &str, found: &BTreeMap<String, String>) -> Result<()> {
+    let allowed = |what: &str| allow.iter().any(|allowed| allowed == what);
     let value = |key: &str| found.get(key).map_or("", String::as_str);
     if value("message.timestamp.type") == "LogAppendTime" && !allowed("log_append_time") {
         return Err(Error::config(format!(

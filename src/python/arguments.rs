@@ -11,6 +11,7 @@ use crate::bridge::BridgeSettings;
 use crate::bridge::settings::{DeadLetterTopic, Start as BridgeStart, Transform};
 use crate::error::{Error, Result};
 use crate::kafka::Properties;
+use crate::replay::settings::{Chosen, ReplaySettings};
 use crate::shard::Shard;
 use crate::sink::SinkSettings;
 use crate::sink::settings::Start as SinkStart;
@@ -105,7 +106,21 @@ impl Arguments {
             };
             properties.insert(key, text);
         }
-        Ok(properties)
+        Ok(properties.into())
+    }
+
+    fn time(&mut self, name: &str) -> Result<Option<i64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => value.as_i64().map(Some).ok_or_else(|| wrong(name, "a time")),
+        }
+    }
+
+    fn rate(&mut self, name: &str) -> Result<Option<f64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => value.as_f64().map(Some).ok_or_else(|| wrong(name, "a number above 0")),
+        }
     }
 
     fn shard(&mut self) -> Result<Shard> {
@@ -137,13 +152,8 @@ impl Arguments {
     }
 }
 
-/// The settings of a bridge run.
-///
-/// # Errors
-/// `Config` naming the argument.
-pub fn bridge(json: &str) -> Result<BridgeSettings> {
-    let mut arguments = Arguments::read(json)?;
-    let transform = match arguments.take("transform") {
+fn transform(arguments: &mut Arguments) -> Result<Transform> {
+    Ok(match arguments.take("transform") {
         None => Transform::None,
         Some(Value::Object(mut map)) if map.get("name").and_then(Value::as_str) == Some("product_views") => {
             let zone = map.remove("local_time_zone").filter(|zone| !zone.is_null());
@@ -158,7 +168,16 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
             return Err(Error::config("transform: neither None nor millpond.PRODUCT_VIEWS")
                 .hint("declarative transforms are not available yet"));
         }
-    };
+    })
+}
+
+/// The settings of a bridge run.
+///
+/// # Errors
+/// `Config` naming the argument.
+pub fn bridge(json: &str) -> Result<BridgeSettings> {
+    let mut arguments = Arguments::read(json)?;
+    let transform = transform(&mut arguments)?;
     let start = match arguments.take("start") {
         None => None,
         Some(Value::String(word)) if word == "earliest" => Some(BridgeStart::Earliest),
@@ -185,6 +204,9 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         start,
         max_events: arguments.positive("max_events")?,
         max_seconds: arguments.seconds("max_seconds")?,
+        max_events_per_second: arguments.rate("max_events_per_second")?,
+        max_bytes_per_second: arguments.rate("max_bytes_per_second")?,
+        statistics: arguments.flag("statistics", false)?,
         dead_letter_topic,
         max_dead_letters: arguments.count("max_dead_letters")?,
         target_retention_ms: retention.map_or(-1, |ms| i64::try_from(ms).unwrap_or(-1)),
@@ -201,6 +223,37 @@ fn on_gap(arguments: &mut Arguments) -> Result<()> {
         None | Some("fail") => Ok(()),
         Some(_) => Err(Error::config("on_gap: only \"fail\" is available yet").hint("leave it out")),
     }
+}
+
+/// The settings of a replay of dead letters.
+///
+/// # Errors
+/// `Config` naming the argument.
+pub fn replay(json: &str) -> Result<ReplaySettings> {
+    let mut arguments = Arguments::read(json)?;
+    let offset = |value: Option<u64>| value.map(|offset| i64::try_from(offset).unwrap_or(i64::MAX));
+    let partition = arguments.count("partition")?.map(i32::try_from).transpose();
+    let chosen = Chosen {
+        reasons: arguments.list("reasons")?,
+        since_ms: arguments.time("since")?,
+        until_ms: arguments.time("until")?,
+        source_topic: arguments.text("source_topic")?,
+        partition: partition.map_err(|_| wrong("partition", "a partition's number"))?,
+        first_offset: offset(arguments.count("first_offset")?),
+        last_offset: offset(arguments.count("last_offset")?),
+    };
+    let settings = ReplaySettings {
+        target: arguments.properties("target")?,
+        target_topic: arguments.needed("target_topic")?,
+        dead_letter_topic: arguments.text("dead_letter_topic")?,
+        job: arguments.text("job")?,
+        transform: transform(&mut arguments)?,
+        chosen,
+        allow: arguments.list("allow")?,
+        transaction_letters: arguments.positive("transaction_letters")?.unwrap_or(1_000),
+    };
+    arguments.done()?;
+    Ok(settings)
 }
 
 /// The settings of a sink run.

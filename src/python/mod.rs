@@ -5,10 +5,12 @@
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
 //! | [`errors`] | the one Rust → Python match |
+//! | [`oauth`] | tokens out of Python callables |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
 
 pub mod arguments;
 pub mod errors;
+pub mod oauth;
 pub mod run;
 pub mod table;
 
@@ -21,6 +23,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<run::CancelToken>()?;
     module.add_class::<table::Table>()?;
     module.add_function(wrap_pyfunction!(run::bridge, module)?)?;
+    module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(run::sink, module)?)?;
     module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
     module.add_function(wrap_pyfunction!(run::doctor, module)?)

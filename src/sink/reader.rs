@@ -15,7 +15,7 @@ use super::{bson as writer, metadata};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason, Tape};
-use crate::kafka::{Cluster, Context, native, settings};
+use crate::kafka::{Cluster, Context, client, native, settings, tokens};
 use crate::mongo::sources::event_id;
 
 /// A batch ends at so many bytes, whatever its size in documents: servers take 48 MB at once.
@@ -70,9 +70,8 @@ impl Reader {
         limits: &Limits<'_>,
     ) -> Result<Self> {
         let what = format!("source: assign topic {topic}");
-        let consumer: BaseConsumer<Context> = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512)
-            .create_with_context(Context::default())
-            .map_err(|error| settings::refused("source", &error))?;
+        let config = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512);
+        let consumer: BaseConsumer<Context> = client::open(config, &cluster.properties, cluster.role)?;
         let open: BTreeMap<i32, Part> =
             parts.into_iter().filter(|part| part.next < part.end).map(|part| (part.partition, part)).collect();
         let mut assignment = TopicPartitionList::new();
@@ -108,6 +107,7 @@ impl Reader {
         let began = Instant::now();
         while !self.parts.is_empty() && self.limited.is_none() {
             control.check("sink: read events")?;
+            tokens::give(self.consumer.client())?;
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.limited = Some("max_seconds");
                 break;
@@ -156,6 +156,7 @@ impl Reader {
                         {
                             // Control records and compaction leave holes: the position is the end.
                             batch.next.insert(partition, part.end);
+                            batch.holes += holes(part, part.end);
                             self.parts.remove(&partition);
                             break;
                         }
@@ -197,12 +198,15 @@ fn take(
     (tape, scratch): (&mut Tape, &mut Vec<u8>),
 ) -> Result<bool> {
     let (partition, offset) = (message.partition(), message.offset());
-    let Some(end) = parts.get(&partition).map(|part| part.end) else { return Ok(true) };
+    let Some(part) = parts.get_mut(&partition) else { return Ok(true) };
+    let end = part.end;
     if offset < end {
         if *left == 0 {
             return Ok(false);
         }
         *left -= 1;
+        batch.holes += holes(part, offset);
+        part.next = offset + 1;
         batch.books.read += 1;
         batch.books.bytes += message.payload_len() as u64;
         batch.bytes += message.payload_len() + message.key_len();
@@ -210,10 +214,17 @@ fn take(
         batch.next.insert(partition, offset + 1);
     }
     if offset + 1 >= end {
+        if let Some(part) = parts.remove(&partition) {
+            batch.holes += holes(&part, end);
+        }
         batch.next.insert(partition, end);
-        parts.remove(&partition);
     }
     Ok(true)
+}
+
+/// Offsets without an event between the last event of a partition and this offset.
+fn holes(part: &Part, offset: i64) -> u64 {
+    u64::try_from(offset - part.next).unwrap_or(0)
 }
 
 fn place(

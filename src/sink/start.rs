@@ -15,7 +15,7 @@ use super::settings::{SinkSettings, Start};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::Spec;
-use crate::kafka::{Cluster, Context, PartitionEnds, Topic, settings as kafka_settings};
+use crate::kafka::{Cluster, Context, PartitionEnds, Topic, client, settings as kafka_settings};
 use crate::mongo::client::told;
 use crate::mongo::positions::POSITIONS;
 use crate::mongo::sources::SOURCES;
@@ -115,9 +115,8 @@ fn resume(cluster: &Cluster, topic: &Topic, end: &PartitionEnds, next: i64, cont
 }
 
 fn group_consumer(cluster: &Cluster, settings: &SinkSettings) -> Result<BaseConsumer<Context>> {
-    kafka_settings::consumer(&cluster.properties, &settings.group(), 1024, 256)
-        .create_with_context(Context::default())
-        .map_err(|error| kafka_settings::refused("source", &error))
+    let config = kafka_settings::consumer(&cluster.properties, &settings.group(), 1024, 256);
+    client::open(config, &cluster.properties, cluster.role)
 }
 
 fn group_offsets(cluster: &Cluster, settings: &SinkSettings, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {

@@ -57,7 +57,8 @@ def _options(verb: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 _FLAGS = {
     "bridge": (
         "source_topic", "target_topic", "job", "transform", "shard", "start", "max_events", "max_seconds",
-        "dead_letter_topic", "max_dead_letters", "target_retention", "allow", "source", "target",
+        "dead_letter_topic", "max_dead_letters", "target_retention", "allow", "max_events_per_second",
+        "max_bytes_per_second", "statistics", "source", "target",
     ),
     "sink": (
         "topic", "database", "collection", "group_id", "batch_size", "shard", "start", "max_events", "max_seconds",
@@ -74,6 +75,9 @@ _HELP = {
     "shard": "As JSON: [0, 2].",
     "dates": "latest, all, a date, or first..last.",
     "transform": "product_views, or nothing.",
+    "max_events_per_second": "Read no faster.",
+    "max_bytes_per_second": "Read no faster.",
+    "statistics": "true: what the clients counted, in the result.",
 }
 
 
@@ -147,11 +151,15 @@ def run(config: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def doctor(config: Path | None, as_json: bool) -> None:
     """Ask every server that is configured, and say what to do."""
-    from millpond import _native
+    from millpond import _native, oauth
     from millpond.cli.settings import servers
 
     try:
-        findings = json.loads(_native.doctor(json.dumps(servers(config))))
+        named = servers(config)
+        sides = {side: named[side] for side in ("source", "target") if side in named}
+        tokens = oauth.callbacks(**sides)
+        settings = named | {side: oauth.plain(properties) for side, properties in sides.items()}
+        findings = json.loads(_native.doctor(json.dumps(settings), tokens))
     except errors.Error as error:
         _fail(error)
         return
