@@ -79,7 +79,10 @@ impl Cluster {
         loop {
             control.check(&format!("{side}: connect to {bootstrap}"))?;
             let answer = client.fetch_metadata(Some("__millpond_probe"), Duration::from_millis(700));
-            let _ = client.poll(Duration::ZERO);
+            // One event at a time, log lines among them.
+            for _ in 0..32 {
+                let _ = client.poll(Duration::ZERO);
+            }
             let context: &Arc<Context> = client.context();
             if context.authentication_failed() {
                 return Err(Error::config(format!("{side}: {bootstrap} refused the credentials"))
