@@ -63,7 +63,7 @@ listener.name.sasl.oauthbearer.sasl.jaas.config=\
 org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
 listener.name.sasl.oauthbearer.sasl.server.callback.handler.class=\
 org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler
-listener.name.sasl.oauthbearer.connections.max.reauth.ms=3000
+listener.name.sasl.oauthbearer.connections.max.reauth.ms=2000
 sasl.oauthbearer.jwks.endpoint.url={jwks}
 sasl.oauthbearer.expected.audience={audience}
 sasl.oauthbearer.expected.issuer={issuer}
@@ -79,6 +79,8 @@ class Secured:
     authority: Authority
     issuer: Issuer
     endpoint: str
+    # A port where neither TLS nor Kafka is spoken.
+    web: int
 
     def at(self, listener: str, **properties: Any) -> dict[str, Any]:
         """Properties for a listener; `_` stands for a dot."""
@@ -142,6 +144,20 @@ def token_endpoint(issuer: Issuer, certificate: Path, key: Path) -> Iterator[str
 
 
 @contextmanager
+def web_server() -> Iterator[int]:
+    """Serve HTTP in the clear, and nothing by it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def secured_kafka(directory: Path) -> Iterator[Secured]:
     """Start the broker; it is gone when the block is left."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -180,7 +196,7 @@ def secured_kafka(directory: Path) -> Iterator[Secured]:
     command = ["java", "-Xmx256m", "-XX:+UseSerialGC", *allowed, log4j, "-cp", jars, "kafka.Kafka", str(properties)]
     log = directory / "broker.log"
     certificate, key = authority.directory / "broker.pem", authority.directory / "broker.key"
-    with token_endpoint(issuer, certificate, key) as endpoint:
+    with token_endpoint(issuer, certificate, key) as endpoint, web_server() as web:
         broker = processes.spawn(command, stack=directory, server="secured", log=log)
         try:
 
@@ -189,7 +205,7 @@ def secured_kafka(directory: Path) -> Iterator[Secured]:
                 return kafka.ready(log, 0)
 
             until(started, 60)
-            yield Secured(directory, numbers, authority, issuer, endpoint)
+            yield Secured(directory, numbers, authority, issuer, endpoint, web)
         finally:
             broker.terminate()
             broker.wait(30)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::BaseRecord;
+use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::books::{Books, Pending, balance, commit_books, settle};
@@ -166,6 +166,8 @@ fn copy(
         let limited = match fill(run, &consumer, transactions, parts, pending) {
             Ok(limited) => limited,
             Err(error) => {
+                // Before the abort, which may outlast whoever waits for the end of the run.
+                run.control.take_back(std::mem::take(&mut pending.told));
                 transactions.abort();
                 return Err(error);
             }

@@ -7,7 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::message::Message;
+use rdkafka::message::BorrowedMessage;
 
 /// What may be caught up.
 const SLACK: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ impl Throttle {
     }
 
     /// Counts an event that was read, by key and value; whether the next one must wait.
-    pub fn spend(&self, message: &impl Message, now: Instant) -> bool {
+    pub fn spend(&self, message: &BorrowedMessage<'_>, now: Instant) -> bool {
         self.pay(message.payload_len() + message.key_len(), now);
         !self.wait(now).is_zero()
     }
