@@ -173,7 +173,8 @@ impl Control {
         let limits = self.limits.get();
         let to_do = lag.map(|lag| limits.map_or(lag, |limits| lag.min(limits.events.saturating_sub(read))));
         #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-        let by_rate = to_do.filter(|left| rate > 0.0 || *left == 0).map(|left| if left == 0 { 0.0 } else { left as f64 / rate });
+        let by_rate =
+            to_do.filter(|left| rate > 0.0 || *left == 0).map(|left| if left == 0 { 0.0 } else { left as f64 / rate });
         let by_deadline = limits
             .and_then(|limits| limits.deadline)
             .map(|deadline| deadline.saturating_duration_since(now).as_secs_f64());

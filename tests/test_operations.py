@@ -186,8 +186,8 @@ def test_documented(servers, name):
         exec(block.replace('"product_views"', repr(name)).replace('"copy"', repr(f"{name}-out")), said)
     assert (said["result"].written, said["books"].chosen) == (1, 0)
     # Every number of the result is explained.
-    counted = millpond.bridge(servers.remote, servers.kafka, **{
-        "source_topic": name, "target_topic": f"{name}-out", "statistics": True}).statistics  # fmt: skip
+    words = {"source_topic": name, "target_topic": f"{name}-out"}
+    counted = millpond.bridge(servers.remote, servers.kafka, **words, statistics=True).statistics
     assert not [word for word in counted["source"] if f"`{word}`" not in DOCUMENTED]
     progress = millpond.Progress.__dataclass_fields__
     assert not [word for word in progress if f"`{word}`" not in DOCUMENTED]

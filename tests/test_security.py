@@ -108,7 +108,7 @@ RIGHT = {
         {name: value for name, value in kafka.at("TLS").items() if name != "ssl.ca.location"}
         | {"ssl.ca.pem": kafka.authority.pem.read_text()}
     ),
-    "pkcs12": lambda kafka, tmp: keystore(kafka, tmp),
+    "pkcs12": keystore,
     "other name, unchecked": lambda kafka, tmp: kafka.at("OTHER", ssl_endpoint_identification_algorithm="none"),
     "nothing checked": lambda kafka, tmp: kafka.at("OTHER", enable_ssl_certificate_verification="false"),
 }

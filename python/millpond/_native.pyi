@@ -37,19 +37,13 @@ class Table:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Export the rows as an Arrow C stream, one batch."""
 
-def bridge(
-    settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None
-) -> str:
+def bridge(settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None) -> str:
     """Run a bridge with the settings of a JSON object; return its books as one."""
 
-def sink(
-    settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None
-) -> str:
+def sink(settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None) -> str:
     """Run a sink with the settings of a JSON object; return its books as one."""
 
-def replay(
-    settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None
-) -> str:
+def replay(settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None) -> str:
     """Replay dead letters with the settings of a JSON object; return the books as one."""
 
 def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:

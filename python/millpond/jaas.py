@@ -40,8 +40,8 @@ def kafka_from_jaas(
         bootstrap_servers: "host:port,host:port".
         security_protocol: SASL_PLAINTEXT or SASL_SSL.
         user: One of the server section's `user_<name>` entries; default: the section's own username.
-        mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER: also chooses among several login modules. Default:
-            by the first of them; SCRAM-SHA-512 for `ScramLoginModule`.
+        mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER: also chooses among several login modules.
+            Default: by the first of them; SCRAM-SHA-512 for `ScramLoginModule`.
         token_endpoint_url: Where an `OAuthBearerLoginModule` gets its tokens, unless the file says so.
 
     Raises:

@@ -99,7 +99,7 @@ def _checked(side: str, ask: Callable[[str], object], config: str) -> Callable[[
 def _read(side: str, answer: object) -> Answer:
     shape = ConfigError(
         f"{side}: oauth_cb returned no token",
-        "return (token, expiry), or with a principal and a mapping of extensions behind; expiry is in seconds since 1970",
+        "return (token, expiry[, principal[, mapping of extensions]]); the expiry is in seconds since 1970",
     )
     if not isinstance(answer, tuple | list) or not 2 <= len(answer) <= 4:
         raise shape

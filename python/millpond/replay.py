@@ -53,7 +53,7 @@ def replay_dead_letters(
         cancel: As in `bridge`.
 
     Returns:
-        The books: chosen = written + filtered + already_replayed + failed; `failed_by_reason`, and the first `failures`.
+        The books: chosen = written + filtered + already_replayed + failed; `failed_by_reason`, the first `failures`.
 
     Raises:
         ConfigError, ExternalError, FencedError, PositionError, Cancelled, BugError: see `millpond.errors`.

@@ -146,12 +146,13 @@ impl BridgeSettings {
         if self.max_seconds.is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0 || seconds > 1e9) {
             return Err(Error::config("max_seconds: must be above 0 and finite"));
         }
-        for (name, limit) in [
-            ("max_events_per_second", self.max_events_per_second),
-            ("max_bytes_per_second", self.max_bytes_per_second),
-        ] {
+        for (name, limit) in
+            [("max_events_per_second", self.max_events_per_second), ("max_bytes_per_second", self.max_bytes_per_second)]
+        {
             if limit.is_some_and(|limit| !limit.is_finite() || !(1e-3..=1e15).contains(&limit)) {
-                return Err(Error::config(format!("{name}: must be above 0 and finite")).hint("leave it out for no limit"));
+                return Err(
+                    Error::config(format!("{name}: must be above 0 and finite")).hint("leave it out for no limit")
+                );
             }
         }
         for name in &self.allow {

@@ -45,9 +45,8 @@ where
     if properties.statistics.is_some() {
         config.set("statistics.interval.ms", statistics::INTERVAL_MS.to_string());
     }
-    let client: T = config
-        .create_with_context(Context::of(properties))
-        .map_err(|error| settings::refused(role.name(), &error))?;
+    let client: T =
+        config.create_with_context(Context::of(properties)).map_err(|error| settings::refused(role.name(), &error))?;
     tokens::give(client.handle())?;
     Ok(client)
 }

@@ -39,9 +39,9 @@ fn wrong(side: &str, property: &str, what: &str, hint: &str) -> Error {
 
 fn file(properties: &Properties, property: &'static str, side: &str) -> Result<Option<Vec<u8>>> {
     let Some(path) = properties.get(property) else { return Ok(None) };
-    std::fs::read(path)
-        .map(Some)
-        .map_err(|error| wrong(side, property, &format!("the file cannot be read ({})", error.kind()), "check its path"))
+    std::fs::read(path).map(Some).map_err(|error| {
+        wrong(side, property, &format!("the file cannot be read ({})", error.kind()), "check its path")
+    })
 }
 
 /// Checks files, the own certificate's time and its key, without any connection.
@@ -69,7 +69,11 @@ pub fn check(properties: &Properties, side: &str) -> Result<()> {
         return Err(wrong(side, own.property, &told, "is this machine's clock right?"));
     }
     let mine = own.certificate.public_key().is_ok_and(|public| public.public_eq(&own.key));
-    if mine { Ok(()) } else { Err(wrong(side, own.property, "the private key is another one's", "give the pair's key")) }
+    if mine {
+        Ok(())
+    } else {
+        Err(wrong(side, own.property, "the private key is another one's", "give the pair's key"))
+    }
 }
 
 fn identity(properties: &Properties, side: &str) -> Result<Option<Identity>> {
@@ -137,14 +141,14 @@ pub fn diagnose(properties: &Properties, side: &str) -> Result<()> {
             match stream.read(&mut [0; 1]) {
                 Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     let codes = error.into_inner().and_then(|inner| inner.downcast::<openssl::ssl::Error>().ok());
-                    judge_alert(&reasons(codes.and_then(|error| error.ssl_error().cloned())), server, side)
+                    judge_alert(&reasons(codes.as_ref().and_then(|error| error.ssl_error())), server, side)
                 }
                 _ => Ok(()),
             }
         }
         Err(HandshakeError::Failure(broken)) => {
             judge(broken.ssl(), server, side)?;
-            judge_alert(&reasons(broken.error().ssl_error().cloned()), server, side)
+            judge_alert(&reasons(broken.error().ssl_error()), server, side)
         }
         Err(_) => Ok(()),
     }
@@ -182,7 +186,7 @@ fn context(properties: &Properties, side: &str) -> Result<SslContext> {
     Ok(builder.build())
 }
 
-fn reasons(stack: Option<openssl::error::ErrorStack>) -> Vec<i32> {
+fn reasons(stack: Option<&openssl::error::ErrorStack>) -> Vec<i32> {
     stack.iter().flat_map(|stack| stack.errors().iter().map(openssl::error::Error::reason_code)).collect()
 }
 

@@ -106,7 +106,7 @@ pub fn give(client: &Client<Context>) -> Result<()> {
     if !client.context().is_newer(number) {
         return Ok(());
     }
-    native::set_token(client, &token).map_err(|()| {
+    native::set_token(client, &token).map_err(|_| {
         // librdkafka's words quote the token.
         Error::config(format!("{}: librdkafka does not take the token or its extensions", tokens.side))
             .hint("a token is printable ASCII; an extension's name has letters only and is not \"auth\"")

@@ -32,7 +32,7 @@ pub fn tokens(callbacks: Option<&Bound<'_, PyDict>>, role: Role) -> PyResult<Opt
     let callable = callable.unbind();
     let ask = move || {
         Python::attach(|py| {
-            let answer = callable.call0(py).and_then(|answer| answer.extract::<Answer>(py).map_err(PyErr::from));
+            let answer = callable.call0(py).and_then(|answer| answer.extract::<Answer>(py));
             answer.map_err(|raised| told(py, &raised, role))
         })
         .map(|(value, expiry_ms, principal, extensions)| Token { value, expiry_ms, principal, extensions })

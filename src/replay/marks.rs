@@ -80,7 +80,8 @@ impl Marks {
         let mut marks = Self::default();
         positions::read_settled(cluster, name, &all, control, |message| {
             let (Some(key), Some(value)) = (message.key(), message.payload()) else { return Ok(true) };
-            let read = serde_json::from_slice(key).and_then(|key: Key| Ok((key, serde_json::from_slice::<Mark>(value)?)));
+            let read =
+                serde_json::from_slice(key).and_then(|key: Key| Ok((key, serde_json::from_slice::<Mark>(value)?)));
             let (key, mark) = read.map_err(|error| {
                 let place = format!("partition {} offset {}", message.partition(), message.offset());
                 Error::position(format!("replay: topic {name}: {place} is no mark of a replay"))
@@ -136,7 +137,9 @@ mod tests {
         #[test]
         fn ranges_hold_what_was_inserted(offsets in proptest::collection::vec(0_i64..60, 0..80)) {
             let mut ranges = Ranges::default();
-            offsets.iter().for_each(|offset| ranges.insert(*offset));
+            for offset in &offsets {
+                ranges.insert(*offset);
+            }
             let wanted: BTreeSet<i64> = offsets.into_iter().collect();
             for offset in -1..61 {
                 prop_assert_eq!(ranges.holds(offset), wanted.contains(&offset));

@@ -27,8 +27,8 @@ use rdkafka::producer::Producer;
 use self::letter::Letter;
 use self::marks::Marks;
 use self::restore::{Event, restore};
-pub use self::settings::{ReplayResult, ReplaySettings};
 use self::settings::Failure;
+pub use self::settings::{ReplayResult, ReplaySettings};
 use crate::bridge::lane::transactional_id;
 use crate::bridge::target::{self, Target};
 use crate::bridge::transaction::{Commit, Transactions};
@@ -168,7 +168,8 @@ impl Replay<'_> {
             transactions = self.init()?;
             // The kept marks, not we, say whether the commit happened.
             done.marks = self.read_marks()?;
-            let kept = pending.marked.iter().filter(|(partition, offset)| done.marks.holds(*partition, *offset)).count();
+            let kept =
+                pending.marked.iter().filter(|(partition, offset)| done.marks.holds(*partition, *offset)).count();
             if kept > 0 {
                 if kept < pending.marked.len() {
                     return Err(Error::bug(format!("replay: topic {} holds half a transaction", self.marks_topic)));
@@ -188,7 +189,9 @@ impl Replay<'_> {
         let mut full = false;
         self.cluster.read(&self.letters.name, &ranges, |message| {
             // A slow consumer's fetch may still hold what an earlier reading was given.
-            let (Some((next, end)), place) = (open.get(&message.partition()), message.offset()) else { return Ok(true) };
+            let (Some((next, end)), place) = (open.get(&message.partition()), message.offset()) else {
+                return Ok(true);
+            };
             if place < *next || place >= *end {
                 return Ok(true);
             }
@@ -237,12 +240,19 @@ impl Replay<'_> {
         transactions.begin()?;
         for (letter, event) in &events {
             self.send(transactions, letter, event)?;
+            pending.books.written += 1;
+            pending.books.bytes += event.value.as_ref().map_or(0, Vec::len) as u64;
+        }
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::is("mark_outside_transaction") {
+            transactions.commit()?;
+            transactions.begin()?;
+        }
+        for (letter, _) in &events {
             let place = (letter.partition, letter.offset);
             let topic = &self.target.topic;
             marks::write(transactions, &self.marks_topic, &self.letters, topic, place, &self.control)?;
             pending.marked.push(place);
-            pending.books.written += 1;
-            pending.books.bytes += event.value.as_ref().map_or(0, Vec::len) as u64;
         }
         pending.books.transactions = 1;
         #[cfg(feature = "sabotage")]
@@ -256,7 +266,8 @@ impl Replay<'_> {
     }
 
     fn send(&self, transactions: &Transactions, letter: &Letter, event: &Event) -> Result<()> {
-        let what = format!("letter of topic {} partition {} offset {}", self.letters.name, letter.partition, letter.offset);
+        let what =
+            format!("letter of topic {} partition {} offset {}", self.letters.name, letter.partition, letter.offset);
         let (key, value) = (letter.key.as_deref(), event.value.as_deref());
         let place = (event.partition, event.timestamp_ms);
         let client = transactions.producer.client();

@@ -99,10 +99,9 @@ impl ReplaySettings {
                 .hint("leave it out for <target_topic>.dead_letters"));
         }
         let chosen = &self.chosen;
-        for (from, to, names) in [
-            (chosen.since_ms, chosen.until_ms, "since, until"),
-            (chosen.first_offset, chosen.last_offset, "offsets"),
-        ] {
+        for (from, to, names) in
+            [(chosen.since_ms, chosen.until_ms, "since, until"), (chosen.first_offset, chosen.last_offset, "offsets")]
+        {
             if from.zip(to).is_some_and(|(from, to)| from > to) {
                 return Err(Error::config(format!("{names}: the end lies before the beginning"))
                     .hint("both ends are in the range"));

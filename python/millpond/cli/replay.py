@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from millpond import errors
-from millpond.cli import commands
 from millpond.cli import settings as config
+from millpond.cli.commands import _fail, _show, main
 
 _FLAGS = {
     "target_topic": "Topic to write.",
@@ -37,7 +37,7 @@ def _options(command: Any) -> Any:
 
 
 @replay.command("dead-letters")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file; its [target] and [bridge] are read.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file: [target], [bridge].")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--reason", "reasons", multiple=True, metavar="REASON", help="Letters of this reason; may be repeated.")
 @_options
@@ -53,11 +53,11 @@ def dead_letters(file: Path | None, as_json: bool, reasons: tuple[str, ...], **f
         bar = sys.stderr.isatty() and not as_json
         result = millpond.replay_dead_letters(**arguments, progress=bar)
     except errors.Error as error:
-        commands._fail(error)
+        _fail(error)
         return
     except KeyboardInterrupt:
         sys.exit(130)
-    commands._show("replay", result, as_json=as_json)
+    _show("replay", result, as_json=as_json)
     for failure in result.failures[: 0 if as_json else None]:
         place = f"partition {failure['partition']} offset {failure['offset']} ({failure['source'] or 'of no bridge'})"
         click.echo(f"replay: failed: {place}: {failure['reason']}: {failure['detail']}", err=True)
@@ -65,4 +65,4 @@ def dead_letters(file: Path | None, as_json: bool, reasons: tuple[str, ...], **f
         sys.exit(6)
 
 
-commands.main.add_command(replay)
+main.add_command(replay)

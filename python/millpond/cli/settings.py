@@ -47,9 +47,9 @@ def read(verb: str, file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         settings["mongo_uri"] = tables["mongo"]["uri"]
     if "postgres_dsn" in known:
         settings["postgres_dsn"] = tables.get("postgres", {}).get("dsn")
-    for name, value in tables.get(_BORROWED.get(verb, ""), {}).items():
-        if name in known and name != "source_topic":
-            settings[name] = value
+    borrowed = tables.get(_BORROWED.get(verb, ""), {})
+    # There `source_topic` says what to read, here it would choose among letters.
+    settings |= {name: value for name, value in borrowed.items() if name in known and name != "source_topic"}
     for name, value in tables.get(verb, {}).items():
         _refuse_unknown(f"[{verb}] {name}", name, list(known))
         settings[name] = value

@@ -4,15 +4,16 @@ use std::ffi::CString;
 
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::kafka::tokens::Token;
 
 /// Gives a token to a client: connections made from now on, and those whose session ends, use it.
 ///
 /// # Errors
-/// librdkafka does not take it; its words would quote the token and are left aside.
-pub fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<(), ()> {
-    let text = |text: &str| CString::new(text).map_err(|_| ());
+/// librdkafka's code; its words would quote the token and are left aside.
+pub fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<(), RDKafkaErrorCode> {
+    let text = |text: &str| CString::new(text).map_err(|_| RDKafkaErrorCode::InvalidArgument);
     let (value, principal) = (text(&token.value)?, text(&token.principal)?);
     let pairs = token.extensions.iter().flat_map(|(name, value)| [name, value]);
     let extensions = pairs.map(|part| text(part)).collect::<Result<Vec<_>, _>>()?;
@@ -31,5 +32,5 @@ pub fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<
             said.len(),
         )
     };
-    if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(()) }
+    if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(code.into()) }
 }
