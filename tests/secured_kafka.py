@@ -17,6 +17,7 @@ from tests.local_servers import until
 
 from millpond.local import kafka, ports, processes
 from millpond.local.jars import kafka_jars
+from millpond.local.layout import CONFIG
 
 SECRET = "s3cret-of-alice"
 CLIENT_SECRET = "s3cret/of:the+client"
@@ -192,7 +193,7 @@ def secured_kafka(directory: Path) -> Iterator[Secured]:
     )  # fmt: skip
     assert made.returncode == 0, made.stdout + made.stderr
     allowed = [f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.{what}={jwks}" for what in ("urls", "files")]
-    log4j = f"-Dlog4j.configuration=file:{kafka.CONFIG / 'kafka' / 'log4j.properties'}"
+    log4j = f"-Dlog4j.configuration=file:{CONFIG / 'kafka' / 'log4j.properties'}"
     command = ["java", "-Xmx256m", "-XX:+UseSerialGC", *allowed, log4j, "-cp", jars, "kafka.Kafka", str(properties)]
     log = directory / "broker.log"
     certificate, key = authority.directory / "broker.pem", authority.directory / "broker.key"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from tests.test_cli import call, toml
@@ -84,7 +85,11 @@ def test_letters_are_chosen_by_reason_time_and_offset(servers, name):
         # Written to a topic of its own, so that nothing is replayed before.
         topic = f"{name}-{len(choice)}{abs(hash(str(choice)))}"
         servers.create(servers.kafka, topic, 2)
-        place = {"target_topic": topic, "dead_letter_topic": f"{name}-out.dead_letters", "job": f"{name}-to-{name}-out"}
+        place: dict[str, Any] = {
+            "target_topic": topic,
+            "dead_letter_topic": f"{name}-out.dead_letters",
+            "job": f"{name}-to-{name}-out",
+        }
         books = millpond.replay_dead_letters(servers.kafka, **place, **choice)
         assert books.chosen == books.written
         return books.written

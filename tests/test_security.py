@@ -71,7 +71,7 @@ def written(kafka: Secured, name: str) -> list[bytes]:
     while len(found) < len(EVENTS) and time.monotonic() < deadline:
         message = consumer.poll(0.5)
         if message is not None and message.error() is None:
-            found.append(message.value())
+            found.append(message.value() or b"")
     consumer.close()
     return found
 

@@ -103,7 +103,8 @@ def _read(side: str, answer: object) -> Answer:
     )
     if not isinstance(answer, tuple | list) or not 2 <= len(answer) <= 4:
         raise shape
-    token, expiry, principal, extensions = (*answer, *("", {})[len(answer) - 2 :])
+    given: list[Any] = [*answer, None, None]
+    token, expiry, principal, extensions = given[:4]
     sound = isinstance(token, str) and token and isinstance(expiry, int | float) and not isinstance(expiry, bool)
     if not sound or not isinstance(principal, str | None) or not isinstance(extensions, Mapping | None):
         raise shape
