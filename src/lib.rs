@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`bridge`] | remote Kafka → transform → local Kafka, exactly once across two clusters |
+//! | [`replay`] | dead letters of a bridge → its target, once each |
 //! | [`sink`] | Kafka → MongoDB, effectively once |
 //! | [`aggregate`] | MongoDB → daily reports → PostgreSQL, atomically |
 //! | [`json`] | the strict RFC 8259 reader that both the transform and the BSON writer stand on |
@@ -27,6 +28,7 @@ pub mod kafka;
 pub mod mongo;
 pub mod postgres;
 pub mod python;
+pub mod replay;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
 pub mod shard;

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     )
     from millpond.jaas import kafka_from_jaas
     from millpond.progress import Progress
-    from millpond.results import AggregateResult, BridgeResult, Frame, SinkResult
+    from millpond.replay import replay_dead_letters
+    from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult
     from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS, DropIf, Field, Secret, Transform
     from millpond.verbs import aggregate, bridge, sink
 
@@ -32,7 +33,8 @@ _WHERE = {
     ),
     "millpond.jaas": ("kafka_from_jaas",),
     "millpond.progress": ("Progress",),
-    "millpond.results": ("AggregateResult", "BridgeResult", "Frame", "SinkResult"),
+    "millpond.replay": ("replay_dead_letters",),
+    "millpond.results": ("AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult"),
     "millpond.transforms": ("PRODUCT_VIEWS", "PRODUCT_VIEW_REPORTS", "DropIf", "Field", "Secret", "Transform"),
     "millpond.verbs": ("aggregate", "bridge", "sink"),
 }  # fmt: skip
@@ -56,6 +58,7 @@ __all__ = [
     "Frame",
     "PositionError",
     "Progress",
+    "ReplayResult",
     "Secret",
     "SinkResult",
     "Transform",
@@ -63,6 +66,7 @@ __all__ = [
     "aggregate",
     "bridge",
     "kafka_from_jaas",
+    "replay_dead_letters",
     "sink",
 ]
 

@@ -3,12 +3,14 @@ from typing import Any, TypeAlias, final
 
 __all__ = [
     "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain",
-    "positions_reset", "positions_show", "sink",
+    "positions_reset", "positions_show", "replay", "sink",
 ]  # fmt: skip
 
 __version__: str
 
 _Observer: TypeAlias = Callable[[dict[str, Any], list[tuple[int, str]], bool], object]
+# By side: what returns (token, expiry in ms, principal, extensions).
+_OAuth: TypeAlias = dict[str, Callable[[], tuple[str, int, str, list[tuple[str, str]]]]]
 
 @final
 class CancelToken:
@@ -38,22 +40,25 @@ class Table:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Export the rows as an Arrow C stream, one batch."""
 
-def bridge(settings: str, token: CancelToken, observer: _Observer | None = None) -> str:
+def bridge(settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None) -> str:
     """Run a bridge with the settings of a JSON object; return its books as one."""
 
-def sink(settings: str, token: CancelToken, observer: _Observer | None = None) -> str:
+def sink(settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None) -> str:
     """Run a sink with the settings of a JSON object; return its books as one."""
+
+def replay(settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None) -> str:
+    """Replay dead letters with the settings of a JSON object; return the books as one."""
 
 def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:
     """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""
 
-def positions_show(settings: str, token: CancelToken) -> str:
+def positions_show(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
     """Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object."""
 
-def positions_reset(settings: str, token: CancelToken) -> str:
+def positions_reset(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
     """Move the kept positions of a bridge's job, or with `write` false say what it would do; as a JSON object."""
 
-def doctor(settings: str) -> str:
+def doctor(settings: str, oauth: _OAuth | None = None) -> str:
     """Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint."""
 
 def explain(transform: str, event: bytes) -> str:

@@ -67,6 +67,10 @@ class BridgeResult(Result):
     """read = written + filtered + dead_lettered; `gaps` lists what was skipped under `on_gap="earliest"`."""
 
 
+class ReplayResult(Result):
+    """chosen = written + filtered + already_replayed + failed."""
+
+
 class SinkResult(Result):
     """read = inserted + already_present + replaced + superseded + deleted + dead_lettered."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from millpond import _native
+from millpond import _native, oauth
 from millpond._native import CancelToken
 from millpond.errors import Cancelled, ConfigError
 from millpond.progress import Progress, bar
@@ -40,13 +40,16 @@ def bridge(
     wait_for_open_transactions: float | dt.timedelta | None = None,
     target_retention: float | dt.timedelta | None = None,
     allow: Sequence[str] = (),
+    max_events_per_second: float | None = None,
+    max_bytes_per_second: float | None = None,
+    statistics: bool = False,
     progress: ProgressArgument = None,
     cancel: CancelToken | None = None,
 ) -> BridgeResult:
     """Copy every event from the kept positions to the source's ends, exactly once across the two clusters.
 
     Args:
-        source: librdkafka properties of the cluster to read.
+        source: librdkafka properties of the cluster to read, `oauth_cb` (as in confluent-kafka) among them.
         target: librdkafka properties of the cluster to write.
         source_topic: Topic to read.
         target_topic: Topic to write; made when absent.
@@ -68,6 +71,9 @@ def bridge(
             source, so that their events are read too. Default: the run ends before them and reports `held_back`.
         target_retention: Retention (seconds or timedelta) of a target topic that we make. Default: unlimited.
         allow: Checks of an existing target topic that are waived: log_append_time, compaction, retention.
+        max_events_per_second: Read no faster, over all lanes of this run; smooth to a tenth of a second.
+        max_bytes_per_second: The same by bytes of key and value, as they are read.
+        statistics: Put what librdkafka counted into the result: `statistics["source"]` and `["target"]`.
         progress: True draws a bar; a callable gets a `Progress` at most ten times a second.
         cancel: Its `cancel()` ends the run at a clean boundary with `Cancelled`.
 
@@ -90,11 +96,15 @@ def bridge(
         "wait_for_open_transactions": _seconds(wait_for_open_transactions),
         "target_retention": _milliseconds(target_retention),
         "allow": list(allow),
+        "max_events_per_second": max_events_per_second,
+        "max_bytes_per_second": max_bytes_per_second,
+        "statistics": statistics,
     }
     if dead_letter_topic is not _DEFAULT:
         settings["dead_letter_topic"] = dead_letter_topic
+    tokens = oauth.callbacks(source=source, target=target)
     with _watched("bridge", progress, cancel) as (token, observer):
-        return BridgeResult(json.loads(_native.bridge(_json(settings), token, observer)))
+        return BridgeResult(json.loads(_native.bridge(_json(settings), token, observer, tokens)))
 
 
 def sink(
@@ -164,8 +174,9 @@ def sink(
         "metadata": metadata,
         "in_flight": in_flight,
     }
+    tokens = oauth.callbacks(source=source)
     with _watched("sink", progress, cancel) as (token, observer):
-        return SinkResult(json.loads(_native.sink(_json(settings), token, observer)))
+        return SinkResult(json.loads(_native.sink(_json(settings), token, observer, tokens)))
 
 
 def aggregate(
@@ -245,7 +256,7 @@ def _json(settings: dict[str, Any]) -> str:
 def _mapping(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name}: not a mapping of librdkafka properties", "give a dict")
-    return dict(value)
+    return oauth.plain(value)
 
 
 def _time(value: str | float | dt.datetime | None) -> Any:

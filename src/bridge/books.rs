@@ -25,6 +25,8 @@ pub struct Books {
 pub(super) struct Pending {
     pub books: Books,
     pub kept: BTreeMap<i32, Kept>,
+    /// Events of it that the progress counts already.
+    pub told: u64,
 }
 
 /// After a doubtful commit: the kept positions, not we, say whether it happened.
@@ -86,11 +88,15 @@ pub(super) fn commit_books(run: &Run, parts: &mut [Part], books: &mut Books, pen
     for (reason, count) in new.reasons {
         *books.reasons.entry(reason).or_default() += count;
     }
-    run.control.add_read(new.read);
+    run.control.add_read(new.read - pending.told);
     run.control.add_written(new.written);
     run.control.add_dead_lettered(new.dead_lettered);
     for part in parts {
         if let Some(kept) = pending.kept.get(&part.partition) {
+            // Offsets without an event: nobody need wait for them.
+            let read = kept.read.saturating_sub(part.kept.read);
+            let passed = u64::try_from(kept.next - part.kept.next).unwrap_or(0);
+            run.control.drop_total(passed.saturating_sub(read));
             part.kept = kept.clone();
             part.known = true;
         }

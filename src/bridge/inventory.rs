@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::kafka::{Cluster, PartitionEnds, Role, Topic};
 
 /// Whose positions are shown or moved.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct JobSettings {
     /// Where the events come from; without it, only what is kept is shown.
     pub source: Option<Properties>,

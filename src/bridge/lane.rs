@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::BaseRecord;
+use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::books::{Books, Pending, balance, commit_books, settle};
@@ -18,11 +18,12 @@ use super::record::{self, Copy};
 use super::said::Said;
 use super::settings::BridgeSettings;
 use super::target::Target;
+use super::throttle::{self, Throttle};
 use super::transaction::{Commit, Transactions};
 use super::transform::Ready;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
-use crate::kafka::{Client, Cluster, Topic, is_hollow, native, settings};
+use crate::kafka::{Cluster, PromptConsumer, Topic, is_hollow, native, settings, tokens};
 
 /// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
@@ -47,6 +48,7 @@ pub struct Run {
     /// Events that may still be read; `i64::MAX` for no limit.
     pub budget: AtomicI64,
     pub letters: Letters,
+    pub throttle: Option<Throttle>,
 }
 
 /// One partition of a lane.
@@ -95,9 +97,12 @@ pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: 
             Err(error) if error.retryable() && restarts < RESTARTS => error,
             Err(error) => {
                 transactions.abort();
+                run.control.take_back(pending.told);
                 return Err(error);
             }
         };
+        // Counted again once it is settled that it happened.
+        run.control.take_back(std::mem::take(&mut pending.told));
         restarts = if books.transactions > committed { 1 } else { restarts + 1 };
         committed = books.transactions;
         run.control.log(Level::Warning, format!("bridge: {id} starts again ({restarts}): {doubt}"));
@@ -125,12 +130,12 @@ pub fn init(run: &Run, id: &str) -> Result<Transactions> {
     )
 }
 
-fn assign(run: &Run, parts: &[Part]) -> Result<Client> {
+fn assign(run: &Run, parts: &[Part]) -> Result<PromptConsumer> {
     let what = format!("source: assign topic {}", run.source_topic.name);
     let queue = (12 * 1024 / run.lanes).max(1024);
     let fetch = (2 * 1024 / run.lanes).clamp(256, 1024);
     let config = settings::consumer(&run.source.properties, "millpond-bridge", queue, fetch);
-    let consumer = Client::new(&config).map_err(|error| settings::refused("source", &error))?;
+    let consumer = PromptConsumer::open(config, &run.source.properties, run.source.role)?;
     let mut assignment = TopicPartitionList::new();
     for part in parts.iter().filter(|part| !part.finished) {
         assignment
@@ -166,6 +171,8 @@ fn copy(
         let limited = match fill(run, &consumer, transactions, parts, pending) {
             Ok(limited) => limited,
             Err(error) => {
+                // Before the abort, which may outlast whoever waits for the end of the run.
+                run.control.take_back(std::mem::take(&mut pending.told));
                 transactions.abort();
                 return Err(error);
             }
@@ -210,7 +217,7 @@ fn copy(
 /// Reads and writes until the transaction is full, every partition is finished, or a limit is reached.
 fn fill(
     run: &Run,
-    consumer: &Client,
+    consumer: &PromptConsumer,
     transactions: &Transactions,
     parts: &mut [Part],
     pending: &mut Pending,
@@ -231,6 +238,18 @@ fn fill(
         let full = pending.books.read >= max_events || pending.books.bytes >= max_bytes;
         if full || (pending.books.read > 0 && began.elapsed() > TRANSACTION_SECONDS) {
             return Ok(None);
+        }
+        run.control.add_read(pending.books.read - pending.told);
+        pending.told = pending.books.read;
+        tokens::give(consumer.client())?;
+        tokens::give(transactions.producer.client())?;
+        if let Some(wait) = run.throttle.as_ref().map(|throttle| throttle.wait(Instant::now()))
+            && !wait.is_zero()
+        {
+            run.control.sleep("bridge: copy events", wait.min(throttle::LOOK))?;
+            quiet_since = Instant::now();
+            transactions.producer.poll(Duration::ZERO);
+            continue;
         }
         // A slice of messages between two looks at the clock.
         let now_ms = record::now_ms();
@@ -266,8 +285,12 @@ fn fill(
                         return Ok(Some("max_events"));
                     }
                     one(run, transactions, &message, part, pending, now_ms, &mut scratch)?;
+                    let spent = run.throttle.as_ref().is_some_and(|throttle| throttle.spend(&message, Instant::now()));
                     if message.offset() + 1 >= part.end {
                         finish(run, part, pending);
+                        break;
+                    }
+                    if spent {
                         break;
                     }
                 }

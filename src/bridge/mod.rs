@@ -14,6 +14,7 @@
 //! | [`gaps`], [`target_log`] | positions that no longer fit the source's log, or what became of the target |
 //! | [`open_transactions`] | what open transactions of the source hold back: waited for, named |
 //! | [`inventory`], [`reset`] | positions shown, and moved by an operator |
+//! | [`throttle`] | how fast a run may read |
 //! | [`transform`], [`rules`], [`product_views`] | what becomes of a value |
 //!
 //! The order at the start carries the guarantee: every lane's `init_transactions` first (fences the older run and ends
@@ -36,6 +37,7 @@ pub mod settings;
 pub mod start;
 pub mod target;
 pub mod target_log;
+pub mod throttle;
 pub mod time_text;
 pub mod transaction;
 pub mod transform;
@@ -94,6 +96,7 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
 /// Connects, makes and checks the topics; nothing is read or written yet but topics.
 fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) -> Result<(Run, bool, Vec<u32>)> {
     settings.check()?;
+    let settings = &settings.counting();
     let transform = transform::Ready::new(&settings.transform)?;
     let (source, target) = std::thread::scope(|scope| {
         let target = scope.spawn(|| Cluster::connect(&settings.target, Role::Target, control));
@@ -136,7 +139,9 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
         deadline,
         budget: AtomicI64::new(budget),
         letters: letters::Letters::new(settings.max_dead_letters),
+        throttle: throttle::Throttle::new(settings.max_events_per_second, settings.max_bytes_per_second),
     };
+    control.limit(settings.max_events, run.deadline);
     Ok((run, held, lanes))
 }
 
@@ -290,6 +295,12 @@ fn answer(run: &Run, began: Instant, ended: String, parts: &[Part], books: &Book
         held_back,
         gaps,
         positions,
+        statistics: run.settings.statistics.then(|| [&run.source, &run.target].map(statistics_of).into()),
         warnings,
     }
+}
+
+fn statistics_of(cluster: &Cluster) -> (&'static str, crate::kafka::statistics::Summary) {
+    let counted = cluster.properties.statistics.as_ref();
+    (cluster.role.name(), counted.map(|statistics| statistics.summary()).unwrap_or_default())
 }

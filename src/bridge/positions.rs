@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
@@ -89,30 +89,12 @@ pub fn ensure(cluster: &Cluster, name: &str, partitions: i32, control: &Control)
 
 /// Reads every position up to all that any transaction has written by now.
 ///
-/// The high watermark is asked uncommitted and the last stable offset awaited: a transaction of an older run that is
-/// still being ended would otherwise be invisible, and its events copied again.
-///
 /// # Errors
-/// `External` when a transaction stays open for longer than its time-out and a minute.
+/// As [`read_settled`]; `Position` for what is no position.
 pub fn read(cluster: &Cluster, name: &str, partitions: &[i32], control: &Control) -> Result<Positions> {
     let what = format!("target: read positions from topic {name}");
-    let high = cluster.offsets(name, partitions, Spec::Latest, false)?;
-    let deadline = Instant::now() + Duration::from_millis(transaction_timeout_ms()) + Duration::from_secs(60);
-    loop {
-        let stable = cluster.offsets(name, partitions, Spec::Latest, true)?;
-        let Some(((partition, _), _)) = high.iter().zip(&stable).find(|(high, stable)| stable.1 < high.1) else {
-            break;
-        };
-        if Instant::now() > deadline {
-            return Err(Error::external(format!("{what}: a transaction on partition {partition} stays open"))
-                .hint("an older run's transaction hangs: kafka-transactions.sh find-hanging names it"));
-        }
-        control.sleep(&what, Duration::from_millis(50))?;
-    }
-    let starts = cluster.offsets(name, partitions, Spec::Earliest, false)?;
-    let ranges: Vec<_> = starts.iter().zip(&high).map(|(start, high)| (start.0, start.1, high.1)).collect();
     let mut found = Positions::new();
-    cluster.read(name, &ranges, |message| {
+    read_settled(cluster, name, partitions, control, |message| {
         let (Some(key), Some(value)) = (message.key(), message.payload()) else { return Ok(true) };
         let parsed = serde_json::from_slice(key).and_then(|key: Key| Ok((key, serde_json::from_slice(value)?)));
         let (key, kept) = parsed.map_err(|error| {
@@ -128,6 +110,39 @@ pub fn read(cluster: &Cluster, name: &str, partitions: &[i32], control: &Control
         Ok(true)
     })?;
     Ok(found)
+}
+
+/// Reads every committed record up to all that any transaction has written by now.
+///
+/// The high watermark is asked uncommitted and the last stable offset awaited: a transaction of an older run that is
+/// still being ended would otherwise be invisible, and its events copied again.
+///
+/// # Errors
+/// `External` when a transaction stays open for longer than its time-out and a minute.
+pub fn read_settled(
+    cluster: &Cluster,
+    name: &str,
+    partitions: &[i32],
+    control: &Control,
+    take: impl FnMut(&BorrowedMessage<'_>) -> Result<bool>,
+) -> Result<()> {
+    let what = format!("target: read topic {name}");
+    let high = cluster.offsets(name, partitions, Spec::Latest, false)?;
+    let deadline = Instant::now() + Duration::from_millis(transaction_timeout_ms()) + Duration::from_secs(60);
+    loop {
+        let stable = cluster.offsets(name, partitions, Spec::Latest, true)?;
+        let Some(((partition, _), _)) = high.iter().zip(&stable).find(|(high, stable)| stable.1 < high.1) else {
+            break;
+        };
+        if Instant::now() > deadline {
+            return Err(Error::external(format!("{what}: a transaction on partition {partition} stays open"))
+                .hint("an older run's transaction hangs: kafka-transactions.sh find-hanging names it"));
+        }
+        control.sleep(&what, Duration::from_millis(50))?;
+    }
+    let starts = cluster.offsets(name, partitions, Spec::Earliest, false)?;
+    let ranges: Vec<_> = starts.iter().zip(&high).map(|(start, high)| (start.0, start.1, high.1)).collect();
+    cluster.read(name, &ranges, take)
 }
 
 /// Whether a topic holds an event that a `read_committed` consumer sees; records of aborted transactions do not count.

@@ -103,10 +103,14 @@ pub fn decide<'a>(
 /// Bytes of a batch that holds this record alone (KIP-98's format): what the broker compares with
 /// `max.message.bytes`. Headers are few; most messages have none.
 pub(super) fn batch_size(message: &BorrowedMessage<'_>, value: Option<&[u8]>) -> usize {
+    batch_size_of(message.key(), value, &native::headers(message))
+}
+
+/// As [`batch_size`], of a record's parts.
+pub(crate) fn batch_size_of(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[native::RawHeader]) -> usize {
     let field = |bytes: Option<usize>| bytes.map_or(1, |bytes| varint(bytes) + bytes);
-    let headers = native::headers(message);
     let content = 3 // attributes, both deltas
-        + field(message.key().map(<[u8]>::len))
+        + field(key.map(<[u8]>::len))
         + field(value.map(<[u8]>::len))
         + varint(headers.len())
         + headers.iter().map(|(name, value)| field(Some(name.len())) + field(value.as_ref().map(Vec::len))).sum::<usize>();

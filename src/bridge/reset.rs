@@ -34,7 +34,7 @@ pub enum To {
 }
 
 /// What to move.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ResetSettings {
     pub job: JobSettings,
     pub to: To,

@@ -1,10 +1,12 @@
 //! What a bridge run is told, and what it answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::kafka::statistics::Summary;
 use crate::shard::Shard;
 
 pub use super::gaps::Gap;
@@ -55,6 +57,12 @@ pub struct BridgeSettings {
     pub start: Option<Start>,
     pub max_events: Option<u64>,
     pub max_seconds: Option<f64>,
+    /// Over all lanes of the run; `None` for no limit.
+    pub max_events_per_second: Option<f64>,
+    /// As above; bytes of key and value.
+    pub max_bytes_per_second: Option<f64>,
+    /// Whether the result holds what the clients counted.
+    pub statistics: bool,
     pub dead_letter_topic: DeadLetterTopic,
     pub max_dead_letters: Option<u64>,
     pub on_gap: OnGap,
@@ -98,12 +106,16 @@ pub struct BridgeResult {
     pub seconds: f64,
     /// Why the run ended: `end`, `max_events`, `max_seconds`.
     pub ended: String,
-    /// Events that remain below the ends asked at the start (an upper bound: control records count).
+    /// Events that remain, from the positions to the last stable offsets at the end of the run. Exact for a source that
+    /// was written without transactions and is not compacted; else an upper bound, since holes and control records count.
     pub lag: i64,
     pub held_back: i64,
     /// What was skipped under `on_gap="earliest"`.
     pub gaps: Vec<Gap>,
     pub positions: Vec<PartitionPosition>,
+    /// By `source` and `target`, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<BTreeMap<&'static str, Summary>>,
     pub warnings: Vec<String>,
 }
 
@@ -112,6 +124,17 @@ impl BridgeSettings {
     #[must_use]
     pub fn job_name(&self) -> String {
         self.job.clone().unwrap_or_else(|| format!("{}-to-{}", self.source_topic, self.target_topic))
+    }
+
+    /// These settings with places for statistics, when they are asked for.
+    #[must_use]
+    pub fn counting(&self) -> Self {
+        let mut settings = self.clone();
+        if settings.statistics {
+            settings.source.statistics = Some(Arc::default());
+            settings.target.statistics = Some(Arc::default());
+        }
+        settings
     }
 
     /// Checks what needs no server.
@@ -130,6 +153,15 @@ impl BridgeSettings {
         }
         if self.max_seconds.is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0 || seconds > 1e9) {
             return Err(Error::config("max_seconds: must be above 0 and finite"));
+        }
+        for (name, limit) in
+            [("max_events_per_second", self.max_events_per_second), ("max_bytes_per_second", self.max_bytes_per_second)]
+        {
+            if limit.is_some_and(|limit| !limit.is_finite() || !(1e-3..=1e15).contains(&limit)) {
+                return Err(
+                    Error::config(format!("{name}: must be above 0 and finite")).hint("leave it out for no limit")
+                );
+            }
         }
         for name in &self.allow {
             if !["log_append_time", "compaction", "retention"].contains(&name.as_str()) {

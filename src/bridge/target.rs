@@ -76,7 +76,7 @@ pub fn prepare(
     }
     let topic = target.topic(name)?;
     let found = target.topic_settings(name)?;
-    check(settings, name, &found)?;
+    check(&settings.allow, name, &found)?;
     let dead_letters = match dead_letter_topic(settings) {
         None => None,
         Some(name) => Some(prepare_dead_letters(&name, source_max, topic.partitions, target, control)?),
@@ -88,29 +88,47 @@ pub fn prepare(
             (number(&found, "max.message.bytes", 1_048_588), TargetLog::look(target, topic, &found)?)
         }
     };
-    let retention = number(&found, "retention.ms", 604_800_000);
+    let log = TargetLog::look(target, &topic, &found)?;
+    let limits = limits(&settings.allow, topic, log, &found);
+    Ok(Target { dead_letters, dead_letter_log, dead_letter_max_bytes, ..limits })
+}
+
+/// The limits of a topic that is there already and takes no dead letters, checked as [`prepare`] does.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn existing(allow: &[String], name: &str, target: &Cluster) -> Result<Target> {
+    let topic = target.topic(name)?;
+    let found = target.topic_settings(name)?;
+    check(allow, name, &found)?;
+    let log = TargetLog::look(target, &topic, &found)?;
+    Ok(limits(allow, topic, log, &found))
+}
+
+fn limits(allow: &[String], topic: Topic, log: TargetLog, found: &BTreeMap<String, String>) -> Target {
+    let retention = number(found, "retention.ms", 604_800_000);
     let deletes = found.get("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
     // Records that are stamped anew may come from any time. Brokers before 3.6 have one limit for both directions.
     let stamped_anew = found.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime");
-    let difference = number(&found, "message.timestamp.difference.max.ms", i64::MAX);
-    let limit = |name: &str| if stamped_anew { i64::MAX } else { number(&found, name, difference) };
-    let waived = settings.allow.iter().any(|allowed| allowed == "retention");
-    Ok(Target {
+    let difference = number(found, "message.timestamp.difference.max.ms", i64::MAX);
+    let limit = |name: &str| if stamped_anew { i64::MAX } else { number(found, name, difference) };
+    let waived = allow.iter().any(|allowed| allowed == "retention");
+    Target {
         retention_ms: (deletes && retention >= 0 && !waived).then_some(retention),
-        log: TargetLog::look(target, &topic, &found)?,
+        log,
         topic,
-        dead_letters,
-        dead_letter_log,
-        max_bytes: number(&found, "max.message.bytes", 1_048_588),
-        dead_letter_max_bytes,
+        dead_letters: None,
+        dead_letter_log: TargetLog::default(),
+        max_bytes: number(found, "max.message.bytes", 1_048_588),
+        dead_letter_max_bytes: 0,
         needs_key: found.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
         before_ms: limit("message.timestamp.before.max.ms"),
         after_ms: limit("message.timestamp.after.max.ms"),
-    })
+    }
 }
 
-fn check(settings: &BridgeSettings, name: &str, found: &BTreeMap<String, String>) -> Result<()> {
-    let allowed = |what: &str| settings.allow.iter().any(|allowed| allowed == what);
+fn check(allow: &[String], name: &str, found: &BTreeMap<String, String>) -> Result<()> {
+    let allowed = |what: &str| allow.iter().any(|allowed| allowed == what);
     let value = |key: &str| found.get(key).map_or("", String::as_str);
     if value("message.timestamp.type") == "LogAppendTime" && !allowed("log_append_time") {
         return Err(Error::config(format!(

@@ -13,7 +13,7 @@ use super::positions::transaction_timeout_ms;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::{self, TopicHandle};
-use crate::kafka::{Cluster, Context, settings};
+use crate::kafka::{Cluster, Context, client, settings};
 
 /// A commit that took longer may have been asked twice.
 const CLEAN_COMMIT: Duration = Duration::from_secs(2);
@@ -57,9 +57,7 @@ impl Transactions {
         config.set("batch.size", (batch / 2).clamp(1_000, 1_000_000).to_string());
         // The broker judges batches as compressed; what it takes, and what goes too far, is not librdkafka's to say.
         config.set("message.max.bytes", "1000000000");
-        let producer: BaseProducer<Context> = config
-            .create_with_context(Context::default())
-            .map_err(|error| settings::refused(cluster.role.name(), &error))?;
+        let producer: BaseProducer<Context> = client::open(config, &cluster.properties, cluster.role)?;
         // librdkafka asks for the coordinator at once and, while no broker is up, again only after half a second. The first
         // question is answered by a bootstrap connection, which is then closed; the second by a broker that stays.
         for _ in 0..2 {

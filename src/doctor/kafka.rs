@@ -10,7 +10,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::{self, Right};
-use crate::kafka::{Cluster, Context, Properties, Role, settings};
+use crate::kafka::{Cluster, Context, Properties, Role, client, settings};
 
 /// How long one question may take here.
 const ASK: Duration = Duration::from_secs(3);
@@ -83,9 +83,8 @@ pub fn target(properties: &Properties, topic: Option<&str>, control: &Arc<Contro
 /// Registers a transactional id of the doctor's own: no run uses it, so none is fenced.
 fn transaction(cluster: &Cluster) -> Result<()> {
     let what = "target: begin a transaction as millpond-doctor";
-    let producer: BaseProducer<Context> = settings::producer(&cluster.properties, "millpond-doctor", 10_000, 1_024)
-        .create_with_context(Context::default())
-        .map_err(|error| settings::refused("target", &error))?;
+    let config = settings::producer(&cluster.properties, "millpond-doctor", 10_000, 1_024);
+    let producer: BaseProducer<Context> = client::open(config, &cluster.properties, cluster.role)?;
     let begun = producer.init_transactions(ASK).and_then(|()| producer.begin_transaction());
     begun.and_then(|()| producer.abort_transaction(ASK)).map_err(|error| match error.rdkafka_error_code() {
         Some(

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::kafka::tokens::Tokens;
 use crate::kafka::{Properties, Role};
 
 /// A server that has not answered by then is told as that.
@@ -33,10 +34,10 @@ pub struct Finding {
 type Check = Box<dyn FnOnce(&Arc<Control>) -> Result<String> + Send>;
 
 /// Runs the checks that the settings name: `source`, `target` (properties), `source_topic`, `target_topic`, `mongo_uri`,
-/// `database`, `collection`, `postgres_dsn`.
+/// `database`, `collection`, `postgres_dsn`. `tokens` are those of source and target.
 #[must_use]
-pub fn examine(settings: &Value) -> Vec<Finding> {
-    let checks = checks(settings);
+pub fn examine(settings: &Value, tokens: [Option<Arc<Tokens>>; 2]) -> Vec<Finding> {
+    let checks = checks(settings, tokens);
     let names: Vec<&'static str> = checks.iter().map(|(name, _)| *name).collect();
     let control = Arc::new(Control::default());
     let (sender, receiver) = mpsc::channel();
@@ -64,15 +65,17 @@ fn finding(name: &str, answer: Option<Result<String>>) -> Finding {
     }
 }
 
-fn checks(settings: &Value) -> Vec<(&'static str, Check)> {
+fn checks(settings: &Value, tokens: [Option<Arc<Tokens>>; 2]) -> Vec<(&'static str, Check)> {
     let text = |name: &str| settings.get(name).and_then(Value::as_str).map(str::to_owned);
     let mut checks: Vec<(&'static str, Check)> = Vec::new();
-    for (name, role) in [("source", Role::Source), ("target", Role::Target)] {
+    for (role, tokens) in [Role::Source, Role::Target].into_iter().zip(tokens) {
+        let name = role.name();
         let Some(Value::Object(map)) = settings.get(name) else { continue };
-        let properties: Properties = map
+        let mut properties: Properties = map
             .iter()
             .map(|(key, value)| (key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
             .collect();
+        properties.tokens = tokens;
         let topic = text(if role == Role::Source { "source_topic" } else { "target_topic" });
         checks.push((
             name,

@@ -1,45 +1,52 @@
-//! A consumer that is gone as soon as librdkafka has closed it.
+//! Opening a client: a configuration becomes a consumer, a producer or an admin client that has its token and reports its
+//! statistics where its side wants them.
 
-use std::ops::Deref;
-use std::time::{Duration, Instant};
+use rdkafka::admin::AdminClient;
+use rdkafka::client::Client;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
 
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaResult;
+use super::{Context, Properties, Role, settings, statistics, tokens};
+use crate::error::Result;
 
-use super::Context;
+/// What every kind of client is underneath.
+pub trait Handle {
+    /// The client underneath.
+    fn handle(&self) -> &Client<Context>;
+}
 
-/// How long the goodbye to a group that was never joined may take.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// `BaseConsumer` itself looks every tenth of a second whether it is closed; a short run has several of them.
-pub struct Client(BaseConsumer<Context>);
-
-impl Client {
-    /// Makes the client; it connects by itself.
-    ///
-    /// # Errors
-    /// A property that librdkafka refuses.
-    pub fn new(config: &ClientConfig) -> KafkaResult<Self> {
-        config.create_with_context(Context::default()).map(Self)
+impl Handle for BaseConsumer<Context> {
+    fn handle(&self) -> &Client<Context> {
+        self.client()
     }
 }
 
-impl Deref for Client {
-    type Target = BaseConsumer<Context>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
+impl Handle for BaseProducer<Context> {
+    fn handle(&self) -> &Client<Context> {
+        self.client()
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        if self.close_queue().is_ok() {
-            while !self.closed() && Instant::now() < deadline {
-                self.poll(Duration::from_millis(1));
-            }
-        }
+impl Handle for AdminClient<Context> {
+    fn handle(&self) -> &Client<Context> {
+        self.inner()
     }
+}
+
+/// Opens a client of one side.
+///
+/// # Errors
+/// `Config` for what librdkafka refuses; what the source of tokens says.
+pub fn open<T>(mut config: ClientConfig, properties: &Properties, role: Role) -> Result<T>
+where
+    T: FromClientConfigAndContext<Context> + Handle,
+{
+    if properties.statistics.is_some() {
+        config.set("statistics.interval.ms", statistics::INTERVAL_MS.to_string());
+    }
+    let client: T =
+        config.create_with_context(Context::of(properties)).map_err(|error| settings::refused(role.name(), &error))?;
+    tokens::give(client.handle())?;
+    Ok(client)
 }

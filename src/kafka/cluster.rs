@@ -11,9 +11,9 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::native::{self, Spec, TopicId, TopicSettings};
-use super::settings::{self, Properties, Role};
-use super::{Client, Context};
-use crate::control::Control;
+use super::settings::{self, Role};
+use super::{Context, PromptConsumer, Properties, security, tls, tokens};
+use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 
 /// How long a server may take to answer a first question before a run ends with `ExternalError`.
@@ -55,7 +55,7 @@ pub struct Cluster {
     pub id: String,
     pub brokers: usize,
     pub(super) control: Arc<Control>,
-    pub(crate) client: Client,
+    pub(crate) client: PromptConsumer,
     reading: Mutex<()>,
 }
 
@@ -69,17 +69,30 @@ impl Cluster {
         let side = role.name();
         let mut config = settings::consumer(properties, "millpond-metadata", 1024, 256);
         config.set("socket.timeout.ms", "5000");
-        let client = Client::new(&config).map_err(|error| settings::refused(side, &error))?;
-        let bootstrap = properties.get("bootstrap.servers").cloned().unwrap_or_default();
+        let client = PromptConsumer::open(config, properties, role)?;
+        if let Some(property) = security::unchecked(properties) {
+            control.log(Level::Warning, format!("{side}: {property} leaves the brokers' certificates unchecked"));
+        }
+        let bootstrap = properties.servers().to_owned();
         let deadline = Instant::now() + CONNECT;
+        let mut diagnosed = false;
         loop {
             control.check(&format!("{side}: connect to {bootstrap}"))?;
             let answer = client.fetch_metadata(Some("__millpond_probe"), Duration::from_millis(700));
-            let _ = client.poll(Duration::ZERO);
+            // One event at a time, log lines among them.
+            for _ in 0..32 {
+                let _ = client.poll(Duration::ZERO);
+            }
             let context: &Arc<Context> = client.context();
             if context.authentication_failed() {
                 return Err(Error::config(format!("{side}: {bootstrap} refused the credentials"))
-                    .hint("check sasl.username, sasl.password, sasl.mechanism and security.protocol"));
+                    .hint(security::refused_hint(properties)));
+            }
+            // A certificate that is refused is told as that by librdkafka, or as a connection that was lost.
+            let lost = context.tls_failed() || (properties.tls() && context.transport_errors() > 0);
+            if answer.is_err() && lost && !diagnosed {
+                diagnosed = true;
+                tls::diagnose(properties, side)?;
             }
             match answer {
                 Ok(metadata) => {
@@ -108,6 +121,7 @@ impl Cluster {
     /// `External` when the cluster does not answer, `Config` when it forbids the look.
     pub fn find_topic(&self, name: &str) -> Result<Option<Topic>> {
         let side = self.role.name();
+        tokens::give(self.client.client())?;
         let metadata = self
             .client
             .fetch_metadata(Some(name), ASK)
@@ -188,6 +202,7 @@ impl Cluster {
     pub fn offsets(&self, topic: &str, partitions: &[i32], spec: Spec, committed: bool) -> Result<Vec<(i32, i64)>> {
         let asked: Vec<_> = partitions.iter().map(|partition| (*partition, spec)).collect();
         let mut said = String::new();
+        tokens::give(self.client.client())?;
         for attempt in 0..3 {
             match native::list_offsets(self.client.client(), topic, &asked, committed, ASK) {
                 Ok(found) if found.len() == partitions.len() => return Ok(found),
@@ -207,6 +222,7 @@ impl Cluster {
     /// `Config` when the cluster forbids it, `External` when it does not answer, `Cancelled`.
     pub fn topic_settings(&self, name: &str) -> Result<BTreeMap<String, String>> {
         let what = || format!("{}: read the settings of topic {name}", self.role.name());
+        tokens::give(self.client.client())?;
         for _ in 0..SETTLE_TRIES {
             match native::topic_settings(self.client.client(), name, ASK) {
                 Ok(TopicSettings::Known(settings)) => return Ok(settings),
@@ -238,6 +254,7 @@ impl Cluster {
         if open.is_empty() {
             return Ok(());
         }
+        tokens::give(self.client.client())?;
         let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut assignment = TopicPartitionList::new();
         for (partition, start, _) in ranges.iter().filter(|range| open.contains_key(&range.0)) {

@@ -2,7 +2,7 @@
 //! never printed by itself, so that nothing is both logged and raised.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -11,16 +11,50 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 
+use super::Properties;
+use super::statistics::Statistics;
+use super::tokens::Tokens;
+
 /// Facts collected by one client's callbacks.
 #[derive(Debug, Default)]
 pub struct Context {
     authentication: AtomicBool,
+    tls: AtomicBool,
     transport: AtomicU64,
+    tokens: Option<Arc<Tokens>>,
+    /// The number of the token that the client has.
+    token: AtomicU64,
+    statistics: Option<Arc<Statistics>>,
     last: Mutex<Option<String>>,
     refused: Mutex<Option<(RDKafkaErrorCode, String)>>,
 }
 
 impl Context {
+    /// The context of a client of one side.
+    #[must_use]
+    pub fn of(properties: &Properties) -> Self {
+        let (tokens, statistics) = (properties.tokens.clone(), properties.statistics.clone());
+        Self { tokens, statistics, ..Self::default() }
+    }
+
+    /// Where this client's tokens come from.
+    #[must_use]
+    pub fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.tokens.as_ref()
+    }
+
+    /// Whether the client has an older token than this number's; it is taken to have this one from now on.
+    #[must_use]
+    pub fn is_newer(&self, number: u64) -> bool {
+        self.token.swap(number, Ordering::AcqRel) != number
+    }
+
+    /// Whether a TLS handshake failed.
+    #[must_use]
+    pub fn tls_failed(&self) -> bool {
+        self.tls.load(Ordering::Acquire)
+    }
+
     /// Whether the broker refused our credentials.
     #[must_use]
     pub fn authentication_failed(&self) -> bool {
@@ -49,10 +83,20 @@ impl Context {
 impl ClientContext for Context {
     fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _message: &str) {}
 
+    fn stats_raw(&self, told: &[u8]) {
+        if let Some(statistics) = &self.statistics {
+            statistics.take(told);
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
                 self.authentication.store(true, Ordering::Release);
+            }
+            Some(RDKafkaErrorCode::SSL) => {
+                self.tls.store(true, Ordering::Release);
+                self.transport.fetch_add(1, Ordering::AcqRel);
             }
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure

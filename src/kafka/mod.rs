@@ -2,8 +2,13 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`settings`] | users' librdkafka properties: what we own, what we default, what is refused |
-//! | [`client`] | a consumer that closes at once |
+//! | [`properties`] | users' librdkafka properties, and what all clients of a side share |
+//! | [`settings`] | what we own of them, what we default, what is refused |
+//! | [`security`], [`tls`] | contradictions in credentials and certificates; why a TLS handshake failed |
+//! | [`tokens`] | SASL/OAUTHBEARER: one source of tokens for all clients of a side |
+//! | [`client`] | opening a consumer, a producer or an admin client |
+//! | [`consumer`] | a consumer that closes at once |
+//! | [`statistics`] | what librdkafka counts, added up |
 //! | [`cluster`] | a connection to one cluster: identity, topics, log ends |
 //! | [`topics`] | making topics and reading their settings |
 //! | [`context`] | what librdkafka tells us in callbacks |
@@ -12,16 +17,23 @@
 
 pub mod client;
 pub mod cluster;
+pub mod consumer;
 pub mod context;
 pub mod native;
 pub mod partitioner;
+pub mod properties;
+pub mod security;
 pub mod settings;
+pub mod statistics;
+pub mod tls;
+pub mod tokens;
 pub mod topics;
 
-pub use client::Client;
 pub use cluster::{Cluster, PartitionEnds, Topic};
+pub use consumer::PromptConsumer;
 pub use context::Context;
-pub use settings::{Properties, Role};
+pub use properties::Properties;
+pub use settings::Role;
 
 /// Whether a consumer's error only says that compaction left batches without any record: librdkafka takes them for events
 /// too large to fetch, and goes on behind them (librdkafka#1472). Brokers return an event of any size whole.

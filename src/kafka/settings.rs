@@ -1,16 +1,11 @@
 //! Users' librdkafka properties: what we own is refused when contradicted, what is unknown is refused with the nearest
 //! known name, the rest passes through. Values never appear in a message (I6).
 
-use std::collections::BTreeMap;
-
 use rdkafka::config::ClientConfig;
 use rdkafka::types::RDKafkaConfRes;
 
-use super::native;
+use super::{Properties, native, security};
 use crate::error::{Error, Result};
-
-/// librdkafka properties, as users write them.
-pub type Properties = BTreeMap<String, String>;
 
 /// Which end of a verb a client serves; it names the argument in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +56,7 @@ const WITHOUT_DEFAULT: &[&str] = &[
     "sasl.oauthbearer.client.id",
     "sasl.oauthbearer.client.secret",
     "sasl.oauthbearer.token.endpoint.url",
+    "oauth_cb",
     "group.id",
 ];
 
@@ -151,6 +147,7 @@ pub fn check(properties: &Properties, role: Role) -> Result<()> {
             .hint(format!("leave it out or set it to {ours}")));
         }
     }
+    security::check(properties, role)?;
     let mut config = ClientConfig::new();
     for (name, value) in properties {
         config.set(name, value);

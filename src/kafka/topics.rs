@@ -7,14 +7,13 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::cluster::ASK;
-use super::{Cluster, Context, settings as properties};
+use super::{Cluster, Context, client, settings as properties};
 use crate::control::Control;
 use crate::error::{Error, Result};
 
 fn admin(cluster: &Cluster) -> Result<AdminClient<Context>> {
-    properties::consumer(&cluster.properties, "millpond-metadata", 1024, 256)
-        .create_with_context::<_, AdminClient<Context>>(Context::default())
-        .map_err(|error| properties::refused(cluster.role.name(), &error))
+    let config = properties::consumer(&cluster.properties, "millpond-metadata", 1024, 256);
+    client::open(config, &cluster.properties, cluster.role)
 }
 
 fn options() -> AdminOptions {

@@ -14,6 +14,7 @@ use crate::bridge::BridgeSettings;
 use crate::bridge::settings::{DeadLetterTopic, OnGap, Start as BridgeStart, Transform};
 use crate::error::{Error, Result};
 use crate::kafka::Properties;
+use crate::replay::settings::{Chosen, ReplaySettings};
 use crate::shard::Shard;
 use crate::sink::SinkSettings;
 use crate::sink::settings::Start as SinkStart;
@@ -108,7 +109,21 @@ impl Arguments {
             };
             properties.insert(key, text);
         }
-        Ok(properties)
+        Ok(properties.into())
+    }
+
+    fn time(&mut self, name: &str) -> Result<Option<i64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => value.as_i64().map(Some).ok_or_else(|| wrong(name, "a time")),
+        }
+    }
+
+    fn rate(&mut self, name: &str) -> Result<Option<f64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => value.as_f64().map(Some).ok_or_else(|| wrong(name, "a number above 0")),
+        }
     }
 
     fn shard(&mut self) -> Result<Shard> {
@@ -177,6 +192,9 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         start,
         max_events: arguments.positive("max_events")?,
         max_seconds: arguments.seconds("max_seconds")?,
+        max_events_per_second: arguments.rate("max_events_per_second")?,
+        max_bytes_per_second: arguments.rate("max_bytes_per_second")?,
+        statistics: arguments.flag("statistics", false)?,
         dead_letter_topic,
         max_dead_letters: arguments.count("max_dead_letters")?,
         on_gap,
@@ -185,6 +203,37 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         allow: arguments.list("allow")?,
         transaction_events: arguments.positive("transaction_events")?.unwrap_or(100_000),
         transaction_bytes: arguments.positive("transaction_bytes")?.unwrap_or(256 << 20),
+    };
+    arguments.done()?;
+    Ok(settings)
+}
+
+/// The settings of a replay of dead letters.
+///
+/// # Errors
+/// `Config` naming the argument.
+pub fn replay(json: &str) -> Result<ReplaySettings> {
+    let mut arguments = Arguments::read(json)?;
+    let offset = |value: Option<u64>| value.map(|offset| i64::try_from(offset).unwrap_or(i64::MAX));
+    let partition = arguments.count("partition")?.map(i32::try_from).transpose();
+    let chosen = Chosen {
+        reasons: arguments.list("reasons")?,
+        since_ms: arguments.time("since")?,
+        until_ms: arguments.time("until")?,
+        source_topic: arguments.text("source_topic")?,
+        partition: partition.map_err(|_| wrong("partition", "a partition's number"))?,
+        first_offset: offset(arguments.count("first_offset")?),
+        last_offset: offset(arguments.count("last_offset")?),
+    };
+    let settings = ReplaySettings {
+        target: arguments.properties("target")?,
+        target_topic: arguments.needed("target_topic")?,
+        dead_letter_topic: arguments.text("dead_letter_topic")?,
+        job: arguments.text("job")?,
+        transform: Transform::read(arguments.take("transform"))?,
+        chosen,
+        allow: arguments.list("allow")?,
+        transaction_letters: arguments.positive("transaction_letters")?.unwrap_or(1_000),
     };
     arguments.done()?;
     Ok(settings)

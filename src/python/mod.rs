@@ -6,11 +6,13 @@
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
 //! | [`explain`] | one event under a transform, field by field |
 //! | [`errors`] | the one Rust → Python match |
+//! | [`oauth`] | tokens out of Python callables |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
 
 pub mod arguments;
 pub mod errors;
 pub mod explain;
+pub mod oauth;
 pub mod run;
 pub mod table;
 
@@ -23,6 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<run::CancelToken>()?;
     module.add_class::<table::Table>()?;
     module.add_function(wrap_pyfunction!(run::bridge, module)?)?;
+    module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(run::sink, module)?)?;
     module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_show, module)?)?;

@@ -12,9 +12,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde::Serialize;
 
-use super::{arguments, errors, table::Table};
+use super::{arguments, errors, oauth, table::Table};
+use crate::bridge::inventory::JobSettings;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
+use crate::kafka::Role;
 
 const LOOK: Duration = Duration::from_millis(100);
 /// A run that does not end by then after a stop is left behind: its transaction times out, its positions stand.
@@ -123,6 +125,9 @@ fn observe(py: Python<'_>, control: &Control, observer: Option<&Bound<'_, PyAny>
     progress.set_item("dead_lettered", now.dead_lettered)?;
     progress.set_item("total", now.total)?;
     progress.set_item("seconds", now.seconds)?;
+    progress.set_item("rate", now.rate)?;
+    progress.set_item("lag", now.lag)?;
+    progress.set_item("seconds_left", now.seconds_left)?;
     observer.call1((progress, lines, last)).map(drop)
 }
 
@@ -135,15 +140,37 @@ fn text(py: Python<'_>, value: &impl Serialize) -> PyResult<String> {
 /// # Errors
 /// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
 #[pyfunction]
-#[pyo3(signature = (settings, token, observer=None))]
+#[pyo3(signature = (settings, token, observer=None, oauth=None))]
 pub fn bridge(
     py: Python<'_>,
     settings: &str,
     token: &CancelToken,
     observer: Option<&Bound<'_, PyAny>>,
+    oauth: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<String> {
-    let settings = arguments::bridge(settings).map_err(|error| errors::raise(py, &error))?;
+    let mut settings = arguments::bridge(settings).map_err(|error| errors::raise(py, &error))?;
+    oauth::attach(oauth, &mut settings.source, Role::Source)?;
+    oauth::attach(oauth, &mut settings.target, Role::Target)?;
     let result = drive(py, token, observer, move |control| crate::bridge::bridge(&settings, control))?;
+    text(py, &result)
+}
+
+/// Replay dead letters with the settings of a JSON object; return the books as one.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
+#[pyfunction]
+#[pyo3(signature = (settings, token, observer=None, oauth=None))]
+pub fn replay(
+    py: Python<'_>,
+    settings: &str,
+    token: &CancelToken,
+    observer: Option<&Bound<'_, PyAny>>,
+    oauth: Option<&Bound<'_, PyDict>>,
+) -> PyResult<String> {
+    let mut settings = arguments::replay(settings).map_err(|error| errors::raise(py, &error))?;
+    oauth::attach(oauth, &mut settings.target, Role::Target)?;
+    let result = drive(py, token, observer, move |control| crate::replay::replay(&settings, control))?;
     text(py, &result)
 }
 
@@ -152,14 +179,16 @@ pub fn bridge(
 /// # Errors
 /// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
 #[pyfunction]
-#[pyo3(signature = (settings, token, observer=None))]
+#[pyo3(signature = (settings, token, observer=None, oauth=None))]
 pub fn sink(
     py: Python<'_>,
     settings: &str,
     token: &CancelToken,
     observer: Option<&Bound<'_, PyAny>>,
+    oauth: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<String> {
-    let settings = arguments::sink(settings).map_err(|error| errors::raise(py, &error))?;
+    let mut settings = arguments::sink(settings).map_err(|error| errors::raise(py, &error))?;
+    oauth::attach(oauth, &mut settings.source, Role::Source)?;
     let result = drive(py, token, observer, move |control| crate::sink::sink(&settings, control))?;
     text(py, &result)
 }
@@ -190,8 +219,15 @@ pub fn aggregate<'py>(
 /// # Errors
 /// The exceptions of `millpond.errors`, and whatever a signal handler raises.
 #[pyfunction]
-pub fn positions_show(py: Python<'_>, settings: &str, token: &CancelToken) -> PyResult<String> {
-    let settings = arguments::positions_show(settings).map_err(|error| errors::raise(py, &error))?;
+#[pyo3(signature = (settings, token, oauth=None))]
+pub fn positions_show(
+    py: Python<'_>,
+    settings: &str,
+    token: &CancelToken,
+    oauth: Option<&Bound<'_, PyDict>>,
+) -> PyResult<String> {
+    let mut settings = arguments::positions_show(settings).map_err(|error| errors::raise(py, &error))?;
+    attach(oauth, &mut settings)?;
     let shown = drive(py, token, None, move |control| crate::bridge::inventory::show(&settings, control))?;
     text(py, &shown)
 }
@@ -201,10 +237,24 @@ pub fn positions_show(py: Python<'_>, settings: &str, token: &CancelToken) -> Py
 /// # Errors
 /// The exceptions of `millpond.errors`, and whatever a signal handler raises.
 #[pyfunction]
-pub fn positions_reset(py: Python<'_>, settings: &str, token: &CancelToken) -> PyResult<String> {
-    let settings = arguments::positions_reset(settings).map_err(|error| errors::raise(py, &error))?;
+#[pyo3(signature = (settings, token, oauth=None))]
+pub fn positions_reset(
+    py: Python<'_>,
+    settings: &str,
+    token: &CancelToken,
+    oauth: Option<&Bound<'_, PyDict>>,
+) -> PyResult<String> {
+    let mut settings = arguments::positions_reset(settings).map_err(|error| errors::raise(py, &error))?;
+    attach(oauth, &mut settings.job)?;
     let moved = drive(py, token, None, move |control| crate::bridge::reset::reset(&settings, control))?;
     text(py, &moved)
+}
+
+fn attach(oauth: Option<&Bound<'_, PyDict>>, job: &mut JobSettings) -> PyResult<()> {
+    if let Some(source) = &mut job.source {
+        oauth::attach(oauth, source, Role::Source)?;
+    }
+    oauth::attach(oauth, &mut job.target, Role::Target)
 }
 
 /// Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint.
@@ -212,9 +262,11 @@ pub fn positions_reset(py: Python<'_>, settings: &str, token: &CancelToken) -> P
 /// # Errors
 /// The exceptions of `millpond.errors`.
 #[pyfunction]
-pub fn doctor(py: Python<'_>, settings: &str) -> PyResult<String> {
+#[pyo3(signature = (settings, oauth=None))]
+pub fn doctor(py: Python<'_>, settings: &str, oauth: Option<&Bound<'_, PyDict>>) -> PyResult<String> {
     let settings = serde_json::from_str(settings)
         .map_err(|error| errors::raise(py, &Error::bug("doctor: no JSON object").because(error)))?;
-    let findings = py.detach(|| crate::doctor::examine(&settings));
+    let tokens = [oauth::tokens(oauth, Role::Source)?, oauth::tokens(oauth, Role::Target)?];
+    let findings = py.detach(|| crate::doctor::examine(&settings, tokens));
     text(py, &findings)
 }

@@ -51,6 +51,8 @@ pub struct Batch {
     pub letters: Vec<(Event, DeadLetter)>,
     /// Per partition, the position once this batch is acknowledged.
     pub next: BTreeMap<i32, i64>,
+    /// Offsets without an event that were passed.
+    pub holes: u64,
     pub books: Books,
     pub bytes: usize,
 }

@@ -93,6 +93,7 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
         max_events: settings.max_events,
         deadline: settings.max_seconds.map(|seconds| began + Duration::from_secs_f64(seconds)),
     };
+    control.limit(limits.max_events, limits.deadline);
     let mut next: BTreeMap<i32, i64> = parts.iter().map(|part| (part.partition, part.next)).collect();
     // Also of partitions that have events to come: a source whose first run dies is known to be covered up to here only.
     let unkept = next.iter().filter(|(partition, _)| !kept.contains_key(partition));
@@ -177,6 +178,7 @@ async fn settle(
         let Some(oldest) = flying.pop_front() else { break };
         let batch = oldest.await.map_err(|error| Error::bug("sink: a batch's task panicked").because(error))??;
         control.add_read(batch.books.read);
+        control.drop_total(batch.holes);
         control.add_written(batch.books.inserted + batch.books.already_present + batch.books.deleted);
         control.add_dead_lettered(batch.books.dead_lettered);
         books.add(&batch.books);

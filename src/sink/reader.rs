@@ -14,7 +14,7 @@ use super::{bson as writer, metadata};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::Tape;
-use crate::kafka::{Client, Cluster, is_hollow, native, settings};
+use crate::kafka::{Cluster, PromptConsumer, is_hollow, native, settings, tokens};
 use crate::mongo::sources::event_id;
 
 /// A batch ends at so many bytes, whatever its size in documents: servers take 48 MB at once.
@@ -31,7 +31,7 @@ pub struct Part {
 /// What to read, and how far.
 pub struct Reader {
     /// Of the group whose offsets are committed at the end; it assigns and never joins.
-    pub consumer: Client,
+    pub consumer: PromptConsumer,
     topic: String,
     tag: u32,
     parts: BTreeMap<i32, Part>,
@@ -69,7 +69,7 @@ impl Reader {
     ) -> Result<Self> {
         let what = format!("source: assign topic {topic}");
         let config = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512);
-        let consumer = Client::new(&config).map_err(|error| settings::refused("source", &error))?;
+        let consumer = PromptConsumer::open(config, &cluster.properties, cluster.role)?;
         let open: BTreeMap<i32, Part> =
             parts.into_iter().filter(|part| part.next < part.end).map(|part| (part.partition, part)).collect();
         let mut assignment = TopicPartitionList::new();
@@ -104,6 +104,7 @@ impl Reader {
         let began = Instant::now();
         while !self.parts.is_empty() && self.limited.is_none() {
             control.check("sink: read events")?;
+            tokens::give(self.consumer.client())?;
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.limited = Some("max_seconds");
                 break;
@@ -152,6 +153,7 @@ impl Reader {
                         {
                             // Control records and compaction leave holes: the position is the end.
                             batch.next.insert(partition, part.end);
+                            batch.holes += holes(part, part.end);
                             self.parts.remove(&partition);
                             break;
                         }
@@ -194,12 +196,15 @@ fn take(
     tape: &mut Tape,
 ) -> Result<bool> {
     let (partition, offset) = (message.partition(), message.offset());
-    let Some(end) = parts.get(&partition).map(|part| part.end) else { return Ok(true) };
+    let Some(part) = parts.get_mut(&partition) else { return Ok(true) };
+    let end = part.end;
     if offset < end {
         if *left == 0 {
             return Ok(false);
         }
         *left -= 1;
+        batch.holes += holes(part, offset);
+        part.next = offset + 1;
         batch.books.read += 1;
         batch.books.bytes += message.payload_len() as u64;
         batch.bytes += message.payload_len() + message.key_len();
@@ -207,10 +212,17 @@ fn take(
         batch.next.insert(partition, offset + 1);
     }
     if offset + 1 >= end {
+        if let Some(part) = parts.remove(&partition) {
+            batch.holes += holes(&part, end);
+        }
         batch.next.insert(partition, end);
-        parts.remove(&partition);
     }
     Ok(true)
+}
+
+/// Offsets without an event between the last event of a partition and this offset.
+fn holes(part: &Part, offset: i64) -> u64 {
+    u64::try_from(offset - part.next).unwrap_or(0)
 }
 
 fn place(

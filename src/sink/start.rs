@@ -15,7 +15,7 @@ use super::settings::{SinkSettings, Start};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::Spec;
-use crate::kafka::{Client, Cluster, PartitionEnds, Topic, settings as kafka_settings};
+use crate::kafka::{Cluster, PartitionEnds, PromptConsumer, Topic, settings as kafka_settings};
 use crate::mongo::client::told;
 use crate::mongo::positions::POSITIONS;
 use crate::mongo::sources::SOURCES;
@@ -114,9 +114,9 @@ fn resume(cluster: &Cluster, topic: &Topic, end: &PartitionEnds, next: i64, cont
     Ok(next)
 }
 
-fn group_consumer(cluster: &Cluster, settings: &SinkSettings) -> Result<Client> {
+fn group_consumer(cluster: &Cluster, settings: &SinkSettings) -> Result<PromptConsumer> {
     let config = kafka_settings::consumer(&cluster.properties, &settings.group(), 1024, 256);
-    Client::new(&config).map_err(|error| kafka_settings::refused("source", &error))
+    PromptConsumer::open(config, &cluster.properties, cluster.role)
 }
 
 fn group_offsets(cluster: &Cluster, settings: &SinkSettings, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
@@ -141,7 +141,7 @@ fn group_offsets(cluster: &Cluster, settings: &SinkSettings, partitions: &[i32])
 ///
 /// # Errors
 /// Any: the caller makes a warning of it.
-pub fn commit_group(consumer: &Client, settings: &SinkSettings, next: &BTreeMap<i32, i64>) -> Result<()> {
+pub fn commit_group(consumer: &PromptConsumer, settings: &SinkSettings, next: &BTreeMap<i32, i64>) -> Result<()> {
     let what = || Error::external(format!("source: offsets of group {}", settings.group()));
     let mut offsets = TopicPartitionList::new();
     for (partition, next) in next {

@@ -34,6 +34,9 @@ class BridgeOperator(VerbOperator):
         wait_for_open_transactions: Seconds to wait at the start for transactions that are open on the source.
         target_retention: Retention of a target topic that is made.
         allow: Checks of an existing target topic that are waived.
+        max_events_per_second: Read no faster, over all lanes of the task.
+        max_bytes_per_second: The same by bytes of key and value.
+        statistics: Whether the result holds what the clients counted.
     """
 
     verb = "bridge"
@@ -52,6 +55,9 @@ class BridgeOperator(VerbOperator):
         "wait_for_open_transactions": arguments.number,
         "target_retention": arguments.as_it_is,
         "allow": arguments.texts,
+        "max_events_per_second": arguments.number,
+        "max_bytes_per_second": arguments.number,
+        "statistics": arguments.truth,
     }
     connections: ClassVar[dict[str, Any]] = {
         "source": ("source_conn_id", kafka_properties),
@@ -78,6 +84,9 @@ class BridgeOperator(VerbOperator):
         wait_for_open_transactions: float | str | None = None,
         target_retention: Any = None,
         allow: Any = None,
+        max_events_per_second: float | str | None = None,
+        max_bytes_per_second: float | str | None = None,
+        statistics: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         """Keep the arguments; they are read when the task runs."""
@@ -98,6 +107,9 @@ class BridgeOperator(VerbOperator):
         self.wait_for_open_transactions = wait_for_open_transactions
         self.target_retention = target_retention
         self.allow = allow
+        self.max_events_per_second = max_events_per_second
+        self.max_bytes_per_second = max_bytes_per_second
+        self.statistics = statistics
 
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings()

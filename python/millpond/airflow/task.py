@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from millpond.airflow.arguments import Reader, UnusableArgumentError, read
 from millpond.airflow.compat import AirflowFailException, AirflowNotFoundException, BaseOperator, get_connection
 from millpond.airflow.connections import UnusableConnectionError
+from millpond.progress import pace
 
 if TYPE_CHECKING:
     from millpond import CancelToken
@@ -98,13 +99,13 @@ class VerbOperator(BaseOperator):
             last = now
             of = f" of {progress.total:,}" if progress.total else ""
             self.log.info(
-                "%s: %s%s read, %s written, %s dead letters, %s/s",
+                "%s: %s%s read, %s written, %s dead letters, %s",
                 self.verb,
                 f"{progress.read:,}",
                 of,
                 f"{progress.written:,}",
                 f"{progress.dead_lettered:,}",
-                f"{progress.read / max(progress.seconds, 1e-3):,.0f}",
+                pace(progress),
             )
 
         return show

@@ -63,7 +63,7 @@ _FLAGS = {
     "bridge": (
         "source_topic", "target_topic", "job", "transform", "shard", "start", "max_events", "max_seconds",
         "dead_letter_topic", "max_dead_letters", "on_gap", "wait_for_open_transactions", "target_retention", "allow",
-        "source", "target",
+        "max_events_per_second", "max_bytes_per_second", "statistics", "source", "target",
     ),
     "sink": (
         "topic", "database", "collection", "group_id", "batch_size", "shard", "start", "max_events", "max_seconds",
@@ -82,6 +82,9 @@ _HELP = {
     "transform": "product_views, or the path of a TOML file.",
     "on_gap": "fail, or earliest.",
     "wait_for_open_transactions": "Seconds.",
+    "max_events_per_second": "Read no faster.",
+    "max_bytes_per_second": "Read no faster.",
+    "statistics": "true: what the clients counted, in the result.",
 }
 
 
@@ -156,11 +159,15 @@ def run(config: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def doctor(config: Path | None, as_json: bool) -> None:
     """Ask every server that is configured, and say what to do."""
-    from millpond import _native
+    from millpond import _native, oauth
     from millpond.cli.settings import servers
 
     try:
-        findings = json.loads(_native.doctor(json.dumps(servers(config))))
+        named = servers(config)
+        sides = {side: named[side] for side in ("source", "target") if side in named}
+        tokens = oauth.callbacks(**sides)
+        settings = named | {side: oauth.plain(properties) for side, properties in sides.items()}
+        findings = json.loads(_native.doctor(json.dumps(settings), tokens))
     except errors.Error as error:
         fail(error)
         return

@@ -39,6 +39,14 @@ def _fail(error: errors.Error) -> None:
     fail(error)
 
 
+def _clusters(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the sources of tokens out of both sides' properties."""
+    from millpond import oauth
+
+    sides = {side: settings[side] for side in ("source", "target") if isinstance(settings.get(side), dict)}
+    return settings | {side: oauth.plain(properties) for side, properties in sides.items()}, oauth.callbacks(**sides)
+
+
 @positions.command()
 @_options
 def show(config: Path | None, as_json: bool, **flags: str | None) -> None:
@@ -46,7 +54,8 @@ def show(config: Path | None, as_json: bool, **flags: str | None) -> None:
     from millpond import _native
 
     try:
-        shown = json.loads(_native.positions_show(json.dumps(job(config, flags)), _native.CancelToken()))
+        settings, tokens = _clusters(job(config, flags))
+        shown = json.loads(_native.positions_show(json.dumps(settings), _native.CancelToken(), tokens))
     except errors.Error as error:
         _fail(error)
         return
@@ -91,10 +100,12 @@ def reset(
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("positions reset changes what is read next: give --yes where nobody can be asked")
     try:
-        settings = job(config, flags) | {"to": _place(to), "partitions": list(partitions)}
+        settings, tokens = _clusters(job(config, flags))
+        settings |= {"to": _place(to), "partitions": list(partitions)}
 
         def ask(*, write: bool) -> dict[str, Any]:
-            answer = _native.positions_reset(json.dumps(settings | {"write": write}), _native.CancelToken())
+            told = json.dumps(settings | {"write": write})
+            answer = _native.positions_reset(told, _native.CancelToken(), tokens)
             return dict(json.loads(answer))
 
         if not yes:

@@ -15,7 +15,10 @@ SHARED = {
     "bridge": {"source": "source", "target": "target"},
     "sink": {"source": "target"},
     "aggregate": {},
+    "replay_dead_letters": {"target": "target"},
 }
+# A verb without a section of its own takes, of another's, what it knows.
+_BORROWED = {"replay_dead_letters": "bridge"}
 _SECTIONS = ("source", "target", "mongo", "postgres", "bridge", "sink", "aggregate")
 _OF_CALLERS = {"progress", "cancel", "spark"}
 
@@ -44,6 +47,9 @@ def read(verb: str, file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         settings["mongo_uri"] = tables["mongo"]["uri"]
     if "postgres_dsn" in known:
         settings["postgres_dsn"] = tables.get("postgres", {}).get("dsn")
+    borrowed = tables.get(_BORROWED.get(verb, ""), {})
+    # There `source_topic` says what to read, here it would choose among letters.
+    settings |= {name: value for name, value in borrowed.items() if name in known and name != "source_topic"}
     for name, value in tables.get(verb, {}).items():
         _refuse_unknown(f"[{verb}] {name}", name, list(known))
         settings[name] = value

@@ -52,6 +52,56 @@ pub fn produce<C: ClientContext>(
     value: Option<&[u8]>,
     message: &BorrowedMessage<'_>,
 ) -> Result<(), RDKafkaErrorCode> {
+    let mut headers = std::ptr::null_mut();
+    // SAFETY: the message outlives both calls; the copy of its headers is handed to `hand_over`, which owns it.
+    unsafe {
+        if sys::rd_kafka_message_headers(message.ptr(), &raw mut headers)
+            == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            headers = sys::rd_kafka_headers_copy(headers);
+        }
+    }
+    hand_over(client, topic, (partition, timestamp), rdkafka::Message::key(message), value, headers)
+}
+
+/// Hands a record made of its parts to a producer, as [`produce`] does an event. Headers keep their bytes and order.
+///
+/// # Errors
+/// librdkafka's code; nothing was taken then.
+pub fn produce_parts<C: ClientContext>(
+    client: &Client<C>,
+    topic: &TopicHandle,
+    (partition, timestamp): (i32, i64),
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[RawHeader],
+) -> Result<(), RDKafkaErrorCode> {
+    let size = |bytes: &[u8]| isize::try_from(bytes.len()).unwrap_or(isize::MAX);
+    let mut list = std::ptr::null_mut();
+    if !headers.is_empty() {
+        // SAFETY: names and values are copied by librdkafka; the list is handed to `hand_over`, which owns it. A null
+        // value has no size.
+        unsafe {
+            list = sys::rd_kafka_headers_new(headers.len());
+            for (name, value) in headers {
+                let (pointer, length) =
+                    value.as_ref().map_or((std::ptr::null(), 0), |value| (value.as_ptr(), size(value)));
+                let _ = sys::rd_kafka_header_add(list, name.as_ptr().cast(), size(name), pointer.cast(), length);
+            }
+        }
+    }
+    hand_over(client, topic, (partition, timestamp), key, value, list)
+}
+
+/// Owns `headers`, which may be null.
+fn hand_over<C: ClientContext>(
+    client: &Client<C>,
+    topic: &TopicHandle,
+    (partition, timestamp): (i32, i64),
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: *mut sys::rd_kafka_headers_t,
+) -> Result<(), RDKafkaErrorCode> {
     use sys::{rd_kafka_vtype_t as Kind, rd_kafka_vu_s as Argument, rd_kafka_vu_s__bindgen_ty_1 as Content};
     type Memory = sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1;
     let memory = |bytes: Option<&[u8]>| Content {
@@ -61,16 +111,9 @@ pub fn produce<C: ClientContext>(
         }),
     };
     let argument = |vtype, u| Argument { vtype, u };
-    let key = rdkafka::Message::key(message);
-    // SAFETY: librdkafka copies key and value before it returns (MSG_F_COPY). The headers are a copy of the message's own,
-    // which it owns after success only; after a failure they are freed here. The error is freed after its code was read.
+    // SAFETY: librdkafka copies key and value before it returns (MSG_F_COPY). It owns the headers after success only; after
+    // a failure they are freed here. The error is freed after its code was read.
     unsafe {
-        let mut headers = std::ptr::null_mut();
-        if sys::rd_kafka_message_headers(message.ptr(), &raw mut headers)
-            == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-        {
-            headers = sys::rd_kafka_headers_copy(headers);
-        }
         let arguments = [
             argument(Kind::RD_KAFKA_VTYPE_RKT, Content { rkt: topic.0.0 }),
             argument(Kind::RD_KAFKA_VTYPE_PARTITION, Content { i32_: partition }),

@@ -1,19 +1,23 @@
 //! What rust-rdkafka does not wrap. The only unsafe calls of the crate; every pointer is owned by a guard that frees it.
 //!
 //! [`admin`] asks a cluster: log ends by isolation level, topic ids, settings, rights. [`events`] is the hot path of a
-//! message: produce, headers, flush.
+//! message: produce, headers, flush. [`token`] gives a client its token.
 #![allow(unsafe_code)]
 
 pub mod admin;
 pub mod events;
+pub mod token;
 
 use std::ffi::CStr;
 
 pub use admin::{
     Right, Spec, TopicId, TopicSettings, cluster_rights, list_offsets, topic_id, topic_rights, topic_settings,
 };
-pub use events::{RawHeader, TopicHandle, fetched_end, flush, has_headers, headers, produce, topic_handle};
+pub use events::{
+    RawHeader, TopicHandle, fetched_end, flush, has_headers, headers, produce, produce_parts, topic_handle,
+};
 use rdkafka::bindings as sys;
+pub use token::set_token;
 
 struct Freed<T>(*mut T, unsafe extern "C" fn(*mut T));
 

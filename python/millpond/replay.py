@@ -1,0 +1,110 @@
+"""Dead letters sent again: the function; what it does is native."""
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from millpond import _native, oauth
+from millpond._native import CancelToken
+from millpond.errors import ConfigError
+from millpond.results import ReplayResult
+from millpond.transforms import TransformArgument, definition
+from millpond.verbs import ProgressArgument, _json, _mapping, _watched
+
+
+def replay_dead_letters(
+    target: Mapping[str, Any],
+    *,
+    target_topic: str,
+    transform: TransformArgument = None,
+    dead_letter_topic: str | None = None,
+    job: str | None = None,
+    reasons: str | Sequence[str] = (),
+    since: str | int | dt.datetime | None = None,
+    until: str | int | dt.datetime | None = None,
+    source_topic: str | None = None,
+    partition: int | None = None,
+    offsets: int | str | tuple[int, int] | None = None,
+    allow: Sequence[str] = (),
+    progress: ProgressArgument = None,
+    cancel: CancelToken | None = None,
+) -> ReplayResult:
+    """Send a bridge's dead letters through a corrected transform into its target topic, exactly once each.
+
+    An event comes back with its own key, headers and timestamp, in the partition that the bridge would have chosen.
+    Which letters were replayed is kept in the topic `millpond.replayed.<dead_letter_topic>`, in the transaction that
+    holds the events: kill it anywhere and run it again. Letters are never deleted; those that fail again are counted.
+
+    Args:
+        target: librdkafka properties of the cluster that holds the letters and the target topic.
+        target_topic: Topic to write.
+        transform: As in `bridge`: the corrected one. None sends the raw bytes.
+        dead_letter_topic: Default: `<target_topic>.dead_letters`.
+        job: Job of the bridge that wrote the letters. Default: `<source_topic>-to-<target_topic>`, by each letter.
+        reasons: Only letters of these reasons, such as `"bad_time"`.
+        since: Only letters written at or after this time: datetime, RFC 3339 text, or milliseconds since 1970.
+        until: Only letters written at or before this time.
+        source_topic: Only letters whose events came from this topic.
+        partition: Only letters whose events came from this partition of the source.
+        offsets: Only letters whose events had these offsets in the source: one, `(first, last)`, or `"first..last"`.
+        allow: Checks of the target topic that are waived, as in `bridge`.
+        progress: As in `bridge`.
+        cancel: As in `bridge`.
+
+    Returns:
+        The books: chosen = written + filtered + already_replayed + failed; `failed_by_reason`, the first `failures`.
+
+    Raises:
+        ConfigError, ExternalError, FencedError, PositionError, Cancelled, BugError: see `millpond.errors`.
+    """
+    first, last = _offsets(offsets)
+    settings = {
+        "target": _mapping("target", target),
+        "target_topic": target_topic,
+        "transform": definition(transform),
+        "dead_letter_topic": dead_letter_topic,
+        "job": job,
+        "reasons": [reasons] if isinstance(reasons, str) else list(reasons),
+        "since": _instant("since", since),
+        "until": _instant("until", until),
+        "source_topic": source_topic,
+        "partition": partition,
+        "first_offset": first,
+        "last_offset": last,
+        "allow": list(allow),
+    }
+    tokens = oauth.callbacks(target=target)
+    with _watched("replay", progress, cancel) as (token, observer):
+        return ReplayResult(json.loads(_native.replay(_json(settings), token, observer, tokens)))
+
+
+def _offsets(value: object) -> tuple[Any, Any]:
+    wrong = ConfigError("offsets: no offset and no range", 'give one, (first, last), or "first..last"')
+    if value is None:
+        return None, None
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, str):
+        first, dots, last = value.partition("..")
+        try:
+            return int(first), int(last if dots else first)
+        except ValueError:
+            raise wrong from None
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return value[0], value[1]
+    raise wrong
+
+
+def _instant(name: str, value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dt.datetime) or value.tzinfo is None:
+        told = f"{name}: no time with an offset from UTC"
+        raise ConfigError(told, "give a datetime with a zone, 2025-10-31T03:22:11Z, or milliseconds since 1970")
+    return int(value.timestamp() * 1000)

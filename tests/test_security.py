@@ -1,0 +1,409 @@
+"""TLS and SASL against a real broker: each way with a right, a wrong, and an expired or foreign credential.
+
+A right one copies a topic on that broker, as source and as target. A wrong one ends within 15 seconds with the right
+class, the name of the thing and a hint; no secret is told anywhere (I6).
+"""
+
+import json
+import logging
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from tests.authority import Authority, Issuer, openssl
+from tests.secured_kafka import CLIENT_SECRET, KEY_PASSWORD, SECRET, Secured, secured_kafka
+from tests.test_cli import call, toml
+
+import millpond
+
+WRONG = "n0t-the-passw0rd"
+SECRETS = (SECRET, CLIENT_SECRET, KEY_PASSWORD, WRONG)
+EVENTS = [b"%d" % i for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory):
+    with secured_kafka(tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("foreign")
+    return Authority(directory / "authority", "theirs"), Issuer(directory / "issuer")
+
+
+@pytest.fixture
+def topic(kafka: Secured, name: str, servers_of_kafka) -> str:
+    servers_of_kafka(name, EVENTS)
+    return name
+
+
+@pytest.fixture(scope="module")
+def servers_of_kafka(kafka: Secured):
+    """Make and fill a topic through the listener that asks for nothing."""
+    from confluent_kafka import Producer
+
+    plain = kafka.at("INTERNAL")
+
+    def make(name: str, values: list[bytes]) -> None:
+        admin = AdminClient(plain)
+        admin.create_topics([NewTopic(name, 2, 1)])[name].result(timeout=20)
+        producer = Producer(plain)
+        for i, value in enumerate(values):
+            producer.produce(name, value, partition=i % 2)
+        assert producer.flush(20) == 0
+
+    return make
+
+
+def written(kafka: Secured, name: str) -> list[bytes]:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer(kafka.at("INTERNAL") | {"group.id": "test", "isolation.level": "read_committed"})
+    consumer.assign([TopicPartition(name, partition, 0) for partition in range(2)])
+    found: list[bytes] = []
+    deadline = time.monotonic() + 20
+    while len(found) < len(EVENTS) and time.monotonic() < deadline:
+        message = consumer.poll(0.5)
+        if message is not None and message.error() is None:
+            found.append(message.value() or b"")
+    consumer.close()
+    return found
+
+
+def copied(kafka, topic, properties, **words):
+    """Copy with these properties on both sides, and look at the copy through another door."""
+    result = millpond.bridge(properties, properties, source_topic=topic, target_topic=f"{topic}-out", **words)
+    assert result.written == len(EVENTS)
+    assert sorted(written(kafka, f"{topic}-out")) == sorted(EVENTS)
+    return result
+
+
+def client_certificate(kafka, issued):
+    certificate, key = issued
+    return kafka.at("MUTUAL", ssl_certificate_location=certificate, ssl_key_location=key)
+
+
+def keystore(kafka, tmp_path, password=KEY_PASSWORD):
+    """The same as PKCS#12, under a password."""
+    certificate, key = kafka.authority.issue("stored")
+    store = tmp_path / "store.p12"
+    openssl("pkcs12", "-export", "-in", certificate, "-inkey", key, "-passout", f"pass:{KEY_PASSWORD}", "-out", store)
+    return kafka.at("MUTUAL", ssl_keystore_location=store, ssl_keystore_password=password)
+
+
+def token_of(issuer, seconds=3_600.0, told=3_600.0, **claims):
+    """An oauth_cb as confluent-kafka's users write it."""
+    return lambda _config: (issuer.token(seconds, **claims), time.time() + told)
+
+
+# What docs/security.md shows is tried by `test_documented`; here is the rest.
+RIGHT = {
+    "authority as text": lambda kafka, tmp: (
+        {name: value for name, value in kafka.at("TLS").items() if name != "ssl.ca.location"}
+        | {"ssl.ca.pem": kafka.authority.pem.read_text()}
+    ),
+    "pkcs12": keystore,
+    "other name, unchecked": lambda kafka, tmp: kafka.at("OTHER", ssl_endpoint_identification_algorithm="none"),
+    "nothing checked": lambda kafka, tmp: kafka.at("OTHER", enable_ssl_certificate_verification="false"),
+}
+
+
+@pytest.mark.parametrize("way", RIGHT)
+def test_right(kafka, topic, way, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    copied(kafka, topic, RIGHT[way](kafka, tmp_path))
+    assert ("unchecked" in caplog.text) == ("checked" in way), caplog.text
+    assert not [secret for secret in (*SECRETS, "eyJ") if secret in caplog.text]
+
+
+def raising(error):
+    def oauth_cb(_config):
+        raise error
+
+    return oauth_cb
+
+
+def oauth(kafka, oauth_cb):
+    return kafka.sasl("OAUTHBEARER") | {"oauth_cb": oauth_cb}
+
+
+CONFIG, EXTERNAL = millpond.ConfigError, millpond.ExternalError
+# Properties of a wrong side, the class, and words that the message and its hint hold.
+REFUSED = {
+    "unknown authority": (
+        lambda k, f, tmp: k.at("TLS", ssl_ca_location=f[0].pem), CONFIG, "authority unknown", "ssl.ca.location",
+    ),
+    "another host's name": (lambda k, f, tmp: k.at("OTHER"), CONFIG, "other names", "127.0.0.1"),
+    "no TLS there": (
+        lambda k, f, tmp: k.at("TLS") | {"bootstrap.servers": f"127.0.0.1:{k.ports['INTERNAL']}"},
+        EXTERNAL, "127.0.0.1", "security.protocol",
+    ),
+    "another protocol there": (
+        lambda k, f, tmp: k.at("TLS") | {"bootstrap.servers": f"127.0.0.1:{k.web}"},
+        CONFIG, "speaks no TLS", "security.protocol",
+    ),
+    "TLS there": (
+        lambda k, f, tmp: {"bootstrap.servers": f"127.0.0.1:{k.ports['TLS']}"},
+        EXTERNAL, "127.0.0.1", "security.protocol",
+    ),
+    "no client certificate": (
+        lambda k, f, tmp: k.at("MUTUAL"), CONFIG, "client certificate", "ssl.certificate.location",
+    ),
+    "a foreign client certificate": (
+        lambda k, f, tmp: client_certificate(k, f[0].issue("client")), CONFIG, "client certificate", "authority",
+    ),
+    "an expired client certificate": (
+        lambda k, f, tmp: client_certificate(k, k.authority.issue("expired", days=-1)),
+        CONFIG, "ssl.certificate.location", "expired",
+    ),
+    "another's key": (
+        lambda k, f, tmp: client_certificate(k, (k.authority.issue("one")[0], k.authority.issue("two")[1])),
+        CONFIG, "ssl.certificate.location", "key",
+    ),
+    "a missing file": (
+        lambda k, f, tmp: k.at("TLS", ssl_ca_location=tmp / "absent.pem"), CONFIG, "ssl.ca.location", "path",
+    ),
+    "another keystore password": (
+        lambda k, f, tmp: keystore(k, tmp, WRONG), CONFIG, "ssl.keystore.location", "password",
+    ),
+    "plain": (lambda k, f, tmp: k.user("PLAIN", WRONG), CONFIG, "credentials", "sasl.password"),
+    "scram-sha-256": (lambda k, f, tmp: k.user("SCRAM-SHA-256", WRONG), CONFIG, "credentials", "sasl.password"),
+    "scram-sha-512": (lambda k, f, tmp: k.user("SCRAM-SHA-512", WRONG), CONFIG, "credentials", "sasl.password"),
+    "no mechanism": (lambda k, f, tmp: k.at("SASL", sasl_username="alice"), CONFIG, "sasl.mechanism", "SCRAM"),
+    "no protocol for credentials": (
+        lambda k, f, tmp: k.user("PLAIN") | {"security.protocol": "SSL"}, CONFIG, "sasl.", "security.protocol",
+    ),
+    "no source of tokens": (lambda k, f, tmp: k.sasl("OAUTHBEARER"), CONFIG, "OAUTHBEARER", "oauth_cb"),
+    "an expired token": (
+        lambda k, f, tmp: oauth(k, token_of(k.issuer, seconds=-300)), CONFIG, "credentials", "expiry",
+    ),
+    "a token told to have expired": (
+        lambda k, f, tmp: oauth(k, token_of(k.issuer, told=-5)), CONFIG, "expired", "time.time()",
+    ),
+    "a foreign token": (lambda k, f, tmp: oauth(k, token_of(f[1])), CONFIG, "credentials", "issuer"),
+    "a token for others": (
+        lambda k, f, tmp: oauth(k, token_of(k.issuer, aud="others")), CONFIG, "credentials", "audience",
+    ),
+    "no token": (lambda k, f, tmp: oauth(k, lambda _: None), CONFIG, "oauth_cb", "expiry"),
+    "a callback that fails": (lambda k, f, tmp: oauth(k, raising(KeyError(WRONG))), CONFIG, "oauth_cb", "KeyError"),
+    "an issuer out of reach": (
+        lambda k, f, tmp: oauth(k, raising(ConnectionResetError(WRONG))), EXTERNAL, "oauth_cb", "ConnectionResetError",
+    ),
+    "another client's secret": (
+        lambda k, f, tmp: k.oidc(**{"sasl.oauthbearer.client.secret": WRONG}),
+        CONFIG, "invalid_client", "sasl.oauthbearer.client.secret",
+    ),
+    "an endpoint of an unknown authority": (
+        lambda k, f, tmp: k.oidc(**{"https.ca.location": str(f[0].pem)}), CONFIG, "certificate", "https.ca.location",
+    ),
+    "an endpoint that is not there": (
+        lambda k, f, tmp: k.oidc(**{"sasl.oauthbearer.token.endpoint.url": "https://127.0.0.1:1/token"}),
+        EXTERNAL, "127.0.0.1:1", "address",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def refusals(kafka, foreign, tmp_path_factory):
+    """What each of them says, how long it took, and all that was logged meanwhile. They wait, so they wait together."""
+    logged: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            logged.append(record.getMessage())
+
+    def one(way):
+        make, family, *_ = REFUSED[way]
+        properties = make(kafka, foreign, tmp_path_factory.mktemp("way"))
+        began = time.monotonic()
+        with pytest.raises(family) as caught:
+            millpond.bridge(properties, kafka.at("INTERNAL"), source_topic="absent", target_topic="absent-out")
+        return caught.value, time.monotonic() - began
+
+    handler = Keep(logging.DEBUG)
+    logging.getLogger("millpond").addHandler(handler)
+    with ThreadPoolExecutor(6) as pool:
+        # The slow ones first.
+        ways = sorted(REFUSED, key=lambda way: REFUSED[way][1] is not EXTERNAL)
+        told = {way: pool.submit(one, way) for way in ways}
+    logging.getLogger("millpond").removeHandler(handler)
+    return told, "\n".join(logged)
+
+
+@pytest.mark.parametrize("way", REFUSED)
+def test_refused(refusals, way):
+    error, seconds = refusals[0][way].result()
+    _, family, *words = REFUSED[way]
+    assert seconds < 15
+    told = f"{error} {error!r} {error.__cause__!r} {error.__context__!r}"
+    assert type(error) is family
+    assert error.hint
+    assert not [word for word in ("source", *words) if word not in told], told
+    assert not [secret for secret in (*SECRETS, "eyJ", "PRIVATE KEY") if secret in told + refusals[1]]
+
+
+def test_the_wrong_side_is_named(kafka, topic):
+    with pytest.raises(millpond.ConfigError, match="target"):
+        millpond.bridge(kafka.at("TLS"), kafka.user("PLAIN", WRONG), source_topic=topic, target_topic=f"{topic}-out")
+
+
+def test_a_token_is_renewed_while_a_run_goes_on(kafka, topic):
+    """Tokens last three seconds, and the broker asks for a new one every two: a run of five goes through."""
+    asked = []
+
+    def oauth_cb(config):
+        asked.append(config)
+        return kafka.issuer.token(4), time.time() + 3, "someone", {"extra": "of the request"}
+
+    properties = oauth(kafka, oauth_cb) | {"sasl.oauthbearer.config": "as given"}
+    result = copied(kafka, topic, properties, max_events_per_second=len(EVENTS) / 5)
+    assert result.seconds > 4.5
+    # Two sides, each renewed after four fifths of a token's time.
+    assert 4 <= len(asked) <= 8
+    assert set(asked) == {"as given"}
+
+
+def test_a_token_that_is_not_renewed_ends_the_run(kafka, topic):
+    answers = iter([kafka.issuer.token(4)])
+    properties = oauth(kafka, lambda _: (next(answers), time.time() + 2))
+    words = {"source_topic": topic, "target_topic": f"{topic}-out", "max_events_per_second": 1}
+    began = time.monotonic()
+    with pytest.raises(millpond.ConfigError, match="source: oauth_cb raised StopIteration"):
+        millpond.bridge(properties, kafka.at("INTERNAL"), **words)
+    assert time.monotonic() - began < 15
+    # Nothing is lost: the next run, with tokens, copies what is left.
+    rest = millpond.bridge(properties | {"oauth_cb": token_of(kafka.issuer)}, kafka.at("INTERNAL"), **words | {
+        "max_events_per_second": None})  # fmt: skip
+    assert rest.lag == 0
+    assert sorted(written(kafka, f"{topic}-out")) == sorted(EVENTS)
+
+
+def test_a_sink_reads_with_a_token(kafka, servers, topic):
+    words = {"topic": topic, "database": "tests", "collection": topic}
+    assert millpond.sink(kafka.oidc(), servers.mongo_uri, **words).read == len(EVENTS)
+    with pytest.raises(millpond.ConfigError, match="source"):
+        millpond.sink(oauth(kafka, token_of(kafka.issuer, seconds=-300)), servers.mongo_uri, **words)
+
+
+JAAS = """
+KafkaClient {{
+  org.apache.kafka.common.security.plain.PlainLoginModule required username="alice" password="{secret}";
+  org.apache.kafka.common.security.scram.ScramLoginModule required
+    username="alice"
+    password='{secret}';  // for both SCRAM mechanisms
+  org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required
+    clientId="client" clientSecret="{client_secret}" scope="kafka" extension_logicalCluster="lkc-1" ;
+}};
+"""
+
+
+def test_a_jaas_file_says_it_all(tmp_path):
+    file = tmp_path / "jaas.conf"
+    file.write_text(JAAS.format(secret=r"a}};\"b", client_secret="c;'d"))
+
+    def read(**words):
+        words = {"security_protocol": "SASL_SSL", "token_endpoint_url": "https://e/t"} | words
+        return millpond.kafka_from_jaas(file, "b:1", **words)
+
+    given = {"bootstrap.servers": "b:1", "security.protocol": "SASL_SSL"}
+    user = {"sasl.username": "alice", "sasl.password": 'a}};"b'}
+    assert read() == given | user | {"sasl.mechanism": "PLAIN"}
+    for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
+        assert read(mechanism=mechanism) == given | user | {"sasl.mechanism": mechanism}
+    assert read(mechanism="OAUTHBEARER") == given | {
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": "client",
+        "sasl.oauthbearer.client.secret": "c;'d",
+        "sasl.oauthbearer.scope": "kafka",
+        "sasl.oauthbearer.token.endpoint.url": "https://e/t",
+        "sasl.oauthbearer.extensions": "logicalCluster=lkc-1",
+    }
+    for words, told in (
+        ({"mechanism": "OAUTHBEARER", "token_endpoint_url": None}, "token_endpoint_url"),
+        ({"mechanism": "GSSAPI"}, "no login module"),
+        ({"user": "bob"}, "bob"),
+    ):
+        with pytest.raises(millpond.ConfigError, match=told) as refused:
+            read(**words)
+        assert "a}" not in str(refused.value)
+        assert "c;" not in str(refused.value)
+
+
+def oauth_cb(_config: str) -> tuple[str, float]:
+    """What `tests.test_security.oauth_cb` names in a file or an Airflow connection."""
+    return Path(TOKEN_FILE).read_text(), time.time() + 3_600
+
+
+TOKEN_FILE = ""
+
+
+def test_a_callback_is_found_by_its_name(kafka, topic, tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text(kafka.issuer.token())
+    monkeypatch.setitem(globals(), "TOKEN_FILE", str(file))
+    copied(kafka, topic, oauth(kafka, f"{__name__}.oauth_cb"))
+    with pytest.raises(millpond.ConfigError, match="oauth_cb"):
+        copied(kafka, topic, oauth(kafka, f"{__name__}.absent"))
+
+
+def test_doctor_understands_them(kafka, topic, tmp_path):
+    def examined(properties):
+        file = tmp_path / "millpond.toml"
+        tables = {"source": properties, "target": properties}
+        file.write_text(toml(tables | {"bridge": {"source_topic": topic, "target_topic": f"{topic}-out"}}))
+        done = call("doctor", "--config", file, "--json")
+        assert not [secret for secret in (SECRET, CLIENT_SECRET, WRONG) if secret in done.stdout + done.stderr]
+        return done.returncode, json.loads(done.stdout)
+
+    for right in (kafka.oidc(), keystore(kafka, tmp_path)):
+        code, findings = examined(right)
+        assert code == 0, findings
+    for wrong, word in (
+        (kafka.at("OTHER"), "other names"),
+        (kafka.oidc(**{"sasl.oauthbearer.client.secret": WRONG}), "invalid_client"),
+    ):
+        code, findings = examined(wrong)
+        assert code == 2
+        assert [(found["what"], found["ok"]) for found in findings] == [("source", False), ("target", False)]
+        assert all(word in found["detail"] and found["hint"] for found in findings), findings
+
+
+DOCUMENTED = (Path(__file__).resolve().parent.parent / "docs" / "security.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENTED, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"block {i}" for i in range(len(BLOCKS))])
+def test_documented(kafka, topic, tmp_path, monkeypatch, block):
+    """Each example as it stands, but for the names of servers and files."""
+    certificate, key = kafka.authority.issue("client")
+    jaas = tmp_path / "jaas.conf"
+    jaas.write_text(JAAS.format(secret=SECRET, client_secret=CLIENT_SECRET))
+    real = {
+        "kafka.example.com:9093": f"127.0.0.1:{kafka.ports['TLS']}",
+        "kafka.example.com:9094": f"127.0.0.1:{kafka.ports['MUTUAL']}",
+        "kafka.example.com:9095": f"127.0.0.1:{kafka.ports['SASL']}",
+        "https://issuer.example.com/token": kafka.endpoint,
+        "/etc/kafka/ca.pem": str(kafka.authority.pem),
+        "/etc/kafka/client.pem": str(certificate),
+        "/etc/kafka/client.key": str(key),
+        "/etc/kafka/jaas.conf": str(jaas),
+    }
+    for name, value in real.items():
+        block = block.replace(f'"{name}"', repr(value))
+    monkeypatch.setenv("KAFKA_PASSWORD", SECRET)
+    monkeypatch.setenv("CLIENT_SECRET", CLIENT_SECRET)
+    said: dict[str, Any] = {"fetch_token": kafka.issuer.token}
+    exec(block, said)
+    copied(kafka, topic, said["source"])
+
+
+def test_every_way_is_documented():
+    for word in ("SSL", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "oauth_cb", '"oidc"', "ssl.certificate.location"):
+        assert any(word in block for block in BLOCKS), word
