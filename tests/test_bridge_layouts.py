@@ -60,11 +60,15 @@ def layout(servers, words, n, source=None):
         return list(pool.map(shard, range(n)))
 
 
-@pytest.mark.parametrize(("partitions", "shards"), [(1, 2), (16, 3), (17, 1), (100, 4)])
-def test_a_job_of(servers, name, words, partitions, shards):
+@pytest.mark.parametrize(
+    ("partitions", "layouts"),
+    [(1, (2, 1)), (16, (3, 1)), (17, (2, 3, 1)), (100, (4, 1))],
+    ids=["1", "16", "17", "100"],
+)
+def test_a_job_of_so_many_partitions(servers, name, words, partitions, layouts):
     servers.create(servers.remote, name, partitions)
     feed = Feed(servers, name)
-    for _ in range(2):
+    for shards in layouts:
         count = feed.more(partitions, 20)
         results = layout(servers, words, shards)
         assert sum(result.read for result in results) == count, results
@@ -73,8 +77,10 @@ def test_a_job_of(servers, name, words, partitions, shards):
             mine = [p for p in range(partitions) if p % 16 % shards == i]
             assert [place["partition"] for place in result.positions] == mine
             assert len(result.to_dict()["positions"]) == len(mine)
-        feed.arrived()
-    assert {p: kept["next"] for p, kept in positions(servers, name).items()} == dict.fromkeys(range(partitions), 40)
+    feed.arrived()
+    assert {p: kept["next"] for p, kept in positions(servers, name).items()} == dict.fromkeys(
+        range(partitions), 20 * len(layouts)
+    )
 
 
 def test_partitions_added_between_runs(servers, name, words):

@@ -70,13 +70,6 @@ def test_a_job_without_positions_is_told(servers, name, places):
     assert "--job" in done.stderr
 
 
-def test_reset_asks_first_and_needs_yes_where_nobody_answers(servers, name, words, places):
-    fed(servers, name, words, [3])
-    done = call("reset", *places, "--to", "earliest", code=2)
-    assert "--yes" in done.stderr
-    assert positions(servers, name)[0]["next"] == 3
-
-
 def test_reset_moves_to(servers, name, words, places):
     """In each partition ten events of the year 2001 were read, five came later, retention took the first two."""
     moves = [
@@ -116,20 +109,17 @@ def test_reset_tells_people_what_will_be_repeated_and_skipped(servers, name, wor
     assert "partition 1: 10 -> 15; 5 offsets will be skipped" in told
 
 
-def test_reset_refuses_a_place_that_is_none(servers, name, words, places):
+def test_reset_refuses(servers, name, words, places):
     fed(servers, name, words, [10])
+    # Where nobody can be asked.
+    assert "--yes" in call("reset", *places, "--to", "earliest", code=2).stderr
     for to in ("11", "yesterday", "2025-10-31T00:00:00", "-1"):
         call("reset", *places, "--yes", f"--to={to}", code=2)
     call("reset", *places, "--yes", "--to", "earliest", "--partition", 7, code=2)
+    # Without the source that the job reads, or with another one.
+    assert "source" in call("reset", *places[2:], "--yes", code=2).stderr
+    assert "cluster" in call("reset", "--source", json.dumps(servers.kafka), *places[2:], "--yes", code=2).stderr
     assert positions(servers, name)[0]["next"] == 10
-
-
-def test_reset_needs_the_source_that_the_job_reads(servers, name, words, places):
-    fed(servers, name, words, [10])
-    done = call("reset", *places[2:], "--yes", code=2)
-    assert "source" in done.stderr
-    done = call("reset", "--source", json.dumps(servers.kafka), *places[2:], "--yes", code=2)
-    assert "cluster" in done.stderr
 
 
 @pytest.mark.parametrize("lost", ["events", "source", "target", "target_events"])
