@@ -64,7 +64,7 @@ listener.name.sasl.oauthbearer.sasl.jaas.config=\
 org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
 listener.name.sasl.oauthbearer.sasl.server.callback.handler.class=\
 org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler
-listener.name.sasl.oauthbearer.connections.max.reauth.ms=2000
+listener.name.sasl.oauthbearer.connections.max.reauth.ms=3000
 sasl.oauthbearer.jwks.endpoint.url={jwks}
 sasl.oauthbearer.expected.audience={audience}
 sasl.oauthbearer.expected.issuer={issuer}

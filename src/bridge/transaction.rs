@@ -13,7 +13,7 @@ use super::positions::transaction_timeout_ms;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::{self, TopicHandle};
-use crate::kafka::{Cluster, Context, client, settings};
+use crate::kafka::{Cluster, Context, client, settings, tokens};
 
 /// A commit that took longer may have been asked twice.
 const CLEAN_COMMIT: Duration = Duration::from_secs(2);
@@ -114,6 +114,8 @@ impl Transactions {
     pub fn commit(&mut self) -> Result<Commit> {
         while !native::flush(self.producer.client(), Duration::from_millis(100)) {
             self.producer.poll(Duration::ZERO);
+            // What is being sent may outlast a token.
+            tokens::give(self.producer.client())?;
         }
         let began = Instant::now();
         match self.producer.commit_transaction(rdkafka::util::Timeout::Never) {
