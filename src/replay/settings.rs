@@ -59,7 +59,7 @@ pub struct ReplayResult {
     pub read: u64,
     pub chosen: u64,
     pub written: u64,
-    /// Dropped by the transform, for good.
+    /// Left out by the transform: nothing was written, and no mark is kept.
     pub filtered: u64,
     pub already_replayed: u64,
     /// Letters that fail again; they stay where they are.
