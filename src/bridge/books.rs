@@ -29,6 +29,30 @@ pub(super) struct Pending {
     pub told: u64,
 }
 
+/// The position of a finished partition is its end, though control records or compaction left no event there.
+pub(super) fn finish(run: &Run, part: &mut Part, pending: &mut Pending) {
+    part.finished = true;
+    let end = part.end;
+    let kept = pending.kept.entry(part.partition).or_insert_with(|| fresh(run, &part.kept));
+    kept.next = kept.next.max(end);
+}
+
+/// What is kept of a partition once this run has written to it.
+pub(super) fn fresh(run: &Run, old: &Kept) -> Kept {
+    let topics = &run.target_topics;
+    Kept {
+        source_topic_id: run.source_topic.id.clone(),
+        target_topic: topics.topic.name.clone(),
+        target_topic_id: topics.topic.id.clone(),
+        dead_letter_topic: topics.dead_letters.as_ref().map(|topic| topic.name.clone()),
+        dead_letter_topic_id: topics.dead_letters.as_ref().and_then(|topic| topic.id.clone()),
+        target_start: topics.log.start,
+        dead_letter_start: topics.dead_letter_log.start,
+        transform: run.transform_name.clone(),
+        ..old.clone()
+    }
+}
+
 /// After a doubtful commit: the kept positions, not we, say whether it happened.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::books::{Books, Pending, balance, commit_books, settle};
+use super::books::{Books, Pending, balance, commit_books, finish, fresh, settle};
 use super::gaps;
 use super::letters::Letters;
 use super::positions::{Kept, Key};
@@ -67,15 +67,6 @@ pub struct Part {
 enum End {
     Finished,
     Limited(&'static str),
-}
-
-/// The transactional id of a lane: job, clusters' side and lane; never a run, a try or a shard count (I3).
-#[must_use]
-pub fn transactional_id(run_job: &str, source_cluster: &str, source_topic: &str, lane: u32) -> String {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(format!("{run_job}\n{source_cluster}\n{source_topic}\n{lane}"));
-    let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("millpond-{hex}-{lane}")
 }
 
 /// Carries a lane's partitions to their ends.
@@ -315,29 +306,6 @@ fn fill(
             }
         }
         transactions.producer.poll(Duration::ZERO);
-    }
-}
-
-/// The position of a finished partition is its end, though control records or compaction left no event there.
-fn finish(run: &Run, part: &mut Part, pending: &mut Pending) {
-    part.finished = true;
-    let end = part.end;
-    let kept = pending.kept.entry(part.partition).or_insert_with(|| fresh(run, &part.kept));
-    kept.next = kept.next.max(end);
-}
-
-fn fresh(run: &Run, old: &Kept) -> Kept {
-    let topics = &run.target_topics;
-    Kept {
-        source_topic_id: run.source_topic.id.clone(),
-        target_topic: topics.topic.name.clone(),
-        target_topic_id: topics.topic.id.clone(),
-        dead_letter_topic: topics.dead_letters.as_ref().map(|topic| topic.name.clone()),
-        dead_letter_topic_id: topics.dead_letters.as_ref().and_then(|topic| topic.id.clone()),
-        target_start: topics.log.start,
-        dead_letter_start: topics.dead_letter_log.start,
-        transform: run.transform_name.clone(),
-        ..old.clone()
     }
 }
 

@@ -146,7 +146,7 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
 }
 
 fn id_of(run: &Run, lane: u32) -> String {
-    lane::transactional_id(&run.settings.job_name(), &run.source.id, &run.source_topic.name, lane)
+    transaction::transactional_id(&run.settings.job_name(), &run.source.id, &run.source_topic.name, lane)
 }
 
 /// All lanes at once: each `init_transactions` takes up to a second.

@@ -13,7 +13,7 @@ use super::inventory::{self, Job, JobSettings};
 use super::positions::{Kept, Key};
 use super::target_log::TargetLog;
 use super::transaction::{Commit, Transactions};
-use super::{lane, record};
+use super::{record, transaction};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::kafka::native::Spec;
@@ -118,7 +118,7 @@ fn fence(
 ) -> Result<BTreeMap<u32, Transactions>> {
     let lanes: BTreeSet<u32> = partitions.iter().map(|partition| lane_of(*partition)).collect();
     let init = |lane: u32| {
-        let id = lane::transactional_id(&settings.job.job, &job.source_cluster, &topic.name, lane);
+        let id = transaction::transactional_id(&settings.job.job, &job.source_cluster, &topic.name, lane);
         Transactions::init(&job.target, &id, &job.topic_name, 4_096, (1_048_588, 1_048_588), control)
     };
     std::thread::scope(|scope| {

@@ -18,6 +18,15 @@ use crate::kafka::{Cluster, Context, client, settings, tokens};
 /// A commit that took longer may have been asked twice.
 const CLEAN_COMMIT: Duration = Duration::from_secs(2);
 
+/// The transactional id of a lane: job, clusters' side and lane; never a run, a try or a shard count (I3).
+#[must_use]
+pub fn transactional_id(run_job: &str, source_cluster: &str, source_topic: &str, lane: u32) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(format!("{run_job}\n{source_cluster}\n{source_topic}\n{lane}"));
+    let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    format!("millpond-{hex}-{lane}")
+}
+
 /// A producer and when the broker last confirmed that it is the one of its transactional id.
 pub struct Transactions {
     /// The target topic. Before the producer, so that it is dropped first.

@@ -29,9 +29,9 @@ use self::marks::Marks;
 use self::restore::{Event, restore};
 use self::settings::Failure;
 pub use self::settings::{ReplayResult, ReplaySettings};
-use crate::bridge::lane::transactional_id;
+
 use crate::bridge::target::{self, Target};
-use crate::bridge::transaction::{Commit, Transactions};
+use crate::bridge::transaction::{Commit, Transactions, transactional_id};
 use crate::bridge::transform::Ready;
 use crate::bridge::{positions, record};
 use crate::control::{Control, Level};
