@@ -56,7 +56,7 @@ use self::said::Said;
 use self::transaction::Transactions;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
-use crate::kafka::{Cluster, Role};
+use crate::kafka::{Cluster, Role, Topic};
 use crate::shard::lane_of;
 
 /// How long the end of a run waits for what it wrote to be seen.
@@ -84,7 +84,7 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
     let parts = early.unwrap_or(parts);
     let (ended, parts, books) = drive(&run, producers, &parts)?;
     if books.written > 0 {
-        until_visible(&run);
+        until_visible(&run.target, &run.target_topics.topic, control);
     }
     let answer = answer(&run, began, ended, &parts, &books);
     if let Ok(run) = Arc::try_unwrap(run) {
@@ -239,13 +239,12 @@ fn add(total: &mut Books, books: Books) {
 
 /// Brokers write the markers of a committed transaction a moment after they confirmed it: whoever reads next must find
 /// every event. Other writers' open transactions are not waited for, nor is a broker that does not answer.
-fn until_visible(run: &Run) {
-    let topic = &run.target_topics.topic;
+pub(crate) fn until_visible(target: &Cluster, topic: &Topic, control: &Control) {
     let all: Vec<i32> = (0..topic.partitions).collect();
     let deadline = Instant::now() + VISIBLE;
     let hidden = |end: &crate::kafka::PartitionEnds| end.last_stable < end.high_watermark;
-    while Instant::now() < deadline && run.target.ends(&topic.name, &all).is_ok_and(|ends| ends.iter().any(hidden)) {
-        if run.control.sleep("bridge: wait for the markers", Duration::from_millis(20)).is_err() {
+    while Instant::now() < deadline && target.ends(&topic.name, &all).is_ok_and(|ends| ends.iter().any(hidden)) {
+        if control.sleep("target: wait for the markers", Duration::from_millis(20)).is_err() {
             return;
         }
     }

@@ -33,7 +33,7 @@ pub use self::settings::{ReplayResult, ReplaySettings};
 use crate::bridge::target::{self, Target};
 use crate::bridge::transaction::{Commit, Transactions, transactional_id};
 use crate::bridge::transform::Ready;
-use crate::bridge::{positions, record};
+use crate::bridge::{positions, record, until_visible};
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 use crate::kafka::{Cluster, Role, Topic, native, tokens};
@@ -104,6 +104,9 @@ pub fn replay(settings: &ReplaySettings, control: &Arc<Control>) -> Result<Repla
     replay.carry(transactions, &mut done)?;
     let mut books = done.books;
     balance(&books)?;
+    if books.written > 0 {
+        until_visible(&replay.cluster, &replay.target.topic, control);
+    }
     books.target_topic.clone_from(&settings.target_topic);
     books.dead_letter_topic = settings.letters();
     books.seconds = began.elapsed().as_secs_f64();
