@@ -4,20 +4,17 @@
 `transform=None`; >= 1.6 x the fastest Python in transactions with at most a third of its CPU; ahead of MirrorMaker 2.
 """
 
-import argparse
 import secrets
 import statistics
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data import Servers
+from data import Servers, arguments, servers
 from machine import describe
 from race import Contender, race, ratio, run
 from run import ours, peer, raw_limit
 
-from millpond.local import Stack
 from millpond.local.jars import KAFKA_VERSION, jars
 
 ALIAS = "remote-"
@@ -96,27 +93,15 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--raw", type=Path, required=True, help="the compiled benchmarks/raw.rs")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = arguments(__doc__ or "", rounds=3)
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--compression", default="lz4,none", help="separated by commas (default: %(default)s)")
-    parser.add_argument("--stack", type=Path, help="use the running servers of this directory")
     options = parser.parse_args()
     print(describe())
-    with tempfile.TemporaryDirectory(prefix="millpond-bench-", ignore_cleanup_errors=True) as directory:
-        folder = Path(directory)
-        stack = Stack(options.stack or folder / "stack")
-        try:
-            if options.stack is None:
-                stack.up()
-            servers = Servers.of(stack)
-            for compression in options.compression.split(","):
-                topic = servers.events(options.events, folder, compression)
-                Bench(servers, options.raw.resolve(), topic, compression, options.events).compare(options.rounds)
-        finally:
-            if options.stack is None:
-                stack.down(delete=True)
+    with servers(options.stack) as (running, folder):
+        for compression in options.compression.split(","):
+            topic = running.events(options.events, folder, compression)
+            Bench(running, options.raw.resolve(), topic, compression, options.events).compare(options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """Topics and collections for the races: made, filled and removed, each under a name of its own."""
 
+import argparse
 import secrets
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,15 @@ from millpond.local.produce import produce
 
 DATABASE = "benchmarks"
 PARTITIONS = 6
+
+
+def arguments(doc: str, rounds: int) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark with what they all take."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--raw", type=Path, required=True, help="the compiled benchmarks/raw.rs")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--stack", type=Path, help="use the running servers of this directory")
+    return parser
 
 
 @dataclass
@@ -87,3 +100,18 @@ class Servers:
             options = CodecOptions(document_class=RawBSONDocument)
             for document in client[DATABASE].get_collection(collection, codec_options=options).find():
                 out.write(document.raw)
+
+
+@contextmanager
+def servers(running: Path | None) -> Iterator[tuple[Servers, Path]]:
+    """Servers, those of a running stack or a new one's that ends with the block, and a folder for the time between."""
+    with tempfile.TemporaryDirectory(prefix="millpond-bench-", ignore_cleanup_errors=True) as directory:
+        folder = Path(directory)
+        stack = Stack(running or folder / "stack")
+        try:
+            if running is None:
+                stack.up()
+            yield Servers.of(stack), folder
+        finally:
+            if running is None:
+                stack.down(delete=True)

@@ -9,16 +9,13 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data import DATABASE, Servers
+from data import DATABASE, Servers, arguments, servers
 from machine import describe
 from race import Contender, race, ratio, run
-
-from millpond.local import Stack
 
 DATE, NEXT_DATE = "2025-10-30", "2025-10-31"
 RACES = ("bridge", "sink", "aggregate", "small")
@@ -181,30 +178,17 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--raw", type=Path, required=True, help="the compiled benchmarks/raw.rs")
+    parser = arguments(__doc__ or "", rounds=5)
     parser.add_argument("--only", default=",".join(RACES), help="races, separated by commas (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--events", type=int, default=200_000, help="of the sink's race; the bridge's has three times as many"
-    )
+    parser.add_argument("--events", type=int, default=200_000, help="of the sink's race, a third of the bridge's")
     parser.add_argument("--documents", type=int, default=2_000_000, help="of the aggregate's, a third of them read")
-    parser.add_argument("--stack", type=Path, help="use the running servers of this directory")
     options = parser.parse_args()
     print(describe())
-    with tempfile.TemporaryDirectory(prefix="millpond-bench-", ignore_cleanup_errors=True) as directory:
-        folder = Path(directory)
-        stack = Stack(options.stack or folder / "stack")
-        try:
-            if options.stack is None:
-                stack.up()
-            bench = Bench(Servers.of(stack), options.raw.resolve(), folder, options)
-            for name in options.only.split(","):
-                getattr(bench, name)()
-            bench.memory()
-        finally:
-            if options.stack is None:
-                stack.down(delete=True)
+    with servers(options.stack) as (running, folder):
+        bench = Bench(running, options.raw.resolve(), folder, options)
+        for name in options.only.split(","):
+            getattr(bench, name)()
+        bench.memory()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ Owns KIP-98's format and one Produce request, in plain Python.
 
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka.admin import AdminClient
-from tests.topics import until
+from tests.local_servers import until
 
 
 def _crc32c(data: bytes) -> int:
@@ -34,12 +35,16 @@ def _sized(data: bytes | None) -> bytes:
     return _varint(-1) if data is None else _varint(len(data)) + data
 
 
-def batch(records: list[tuple[int, bytes | None, bytes | None]]) -> bytes:
-    """A batch of (timestamp, key, value), created at those times."""
+def batch(
+    records: list[tuple[int, bytes | None, bytes | None]], headers: Sequence[list[tuple[bytes, bytes]]] = ()
+) -> bytes:
+    """A batch of (timestamp, key, value), created at those times; `headers` are those of each record."""
     base = records[0][0]
     body = b""
     for delta, (timestamp, key, value) in enumerate(records):
-        record = b"\0" + _varint(timestamp - base) + _varint(delta) + _sized(key) + _sized(value) + _varint(0)
+        own = headers[delta] if headers else []
+        record = b"\0" + _varint(timestamp - base) + _varint(delta) + _sized(key) + _sized(value) + _varint(len(own))
+        record += b"".join(_sized(part) for header in own for part in header)
         body += _varint(len(record)) + record
     last, latest = len(records) - 1, max(timestamp for timestamp, *_ in records)
     checked = struct.pack(">hiqqqhii", 0, last, base, latest, -1, -1, -1, len(records)) + body
@@ -82,3 +87,9 @@ def _received(connection: Any, count: int) -> bytes:
         assert piece, "the broker hung up"
         data += piece
     return data
+
+
+def produce_named(cluster: dict[str, str], topic: str, records: list[tuple[int, bytes, bytes]]) -> None:
+    """Append a batch of (timestamp, header name, value) to partition 0."""
+    headers = [[(name, b"v")] for _, name, _ in records]
+    produce(cluster, topic, 0, batch([(at, b"k", value) for at, _, value in records], headers))

@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 import pytest
-from tests.topics import SLOW, delete_before, empty, forge, positions, recreate, send_singly, until, written
+from tests.local_servers import until
+from tests.topics import SLOW, delete_before, empty, forge, positions, recreate, send_singly, written
 
 import millpond
 

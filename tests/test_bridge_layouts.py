@@ -12,7 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.topics import SLOW, described, grow, positions, send_singly, until, written
+from tests.local_servers import until
+from tests.topics import SLOW, described, grow, positions, send_singly, written
 
 import millpond
 

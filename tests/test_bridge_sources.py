@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
 from tests import raw_records
-from tests.topics import log, until
+from tests.local_servers import until
+from tests.topics import log
 
 import millpond
 

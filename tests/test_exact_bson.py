@@ -16,9 +16,10 @@ import bson
 from bson import CodecOptions, ObjectId
 from bson.raw_bson import RawBSONDocument
 from confluent_kafka import Producer
+from tests import raw_records
 from tests.oracle_bson import MAX_BYTES, stored
 from tests.oracle_product_views import Refused, halved, parse
-from tests.test_product_views import DROPPED, HALVES, RAW, TEXTS, dressed, mutated, send, write_raw
+from tests.test_product_views import DROPPED, HALVES, RAW, TEXTS, dressed, mutated, send
 from tests.test_product_views import message as event
 
 import millpond
@@ -344,7 +345,7 @@ def test_a_long_key_leaves_room_for_the_dead_letter(servers, name):
 
 def test_a_header_name_that_is_no_text_blocks_nothing(servers, name):
     servers.create(servers.kafka, name, 1)
-    write_raw(servers, name, [(1, b"\xff\xfe", b'{"a":1}'), (2, b"\xff", b"{"), (3, b"a", b"{}")])
+    raw_records.produce_named(servers.kafka, name, [(1, b"\xff\xfe", b'{"a":1}'), (2, b"\xff", b"{"), (3, b"a", b"{}")])
     sunk = Sunk(servers, name, name)
     result = sunk.run()
     assert (result.inserted, result.dead_letters_by_reason) == (2, {"invalid_json": 1})

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING
-from tests.topics import SLOW, delete_before, empty, forge, positions, recreate, send_singly, until, written
+from tests.local_servers import until
+from tests.topics import SLOW, delete_before, empty, forge, positions, recreate, send_singly, written
 
 import millpond
 

@@ -6,15 +6,13 @@
 import os
 import random
 import secrets
-import socket
-import struct
 import time
 from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from tests import raw_records
 from tests.oracle_product_views import SOURCES, Refused, stored
 
 import millpond
@@ -303,51 +301,6 @@ def test_other_partition_counts_go_by_key_as_in_java(servers, name, partitions):
         assert record.partition() == expected, (SEED, record.key())
 
 
-def crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def varint(number: int) -> bytes:
-    zigzag, out = ((number << 1) ^ (number >> 63)) & (2**64 - 1), b""
-    while zigzag > 127:
-        zigzag, out = zigzag >> 7, out + bytes([zigzag & 127 | 128])
-    return out + bytes([zigzag])
-
-
-def sized(data: bytes) -> bytes:
-    return varint(len(data)) + data
-
-
-def write_raw(servers: Any, topic: str, records: list[tuple[int, bytes, bytes]]) -> None:
-    """Write (timestamp, header name, value) to partition 0 byte by byte: what no client library would send."""
-    base, body = records[0][0], b""
-    for i, (at, header, value) in enumerate(records):
-        around = b"\0" + varint(at - base) + varint(i) + sized(b"k")
-        body += sized(around + sized(value) + varint(1) + sized(header) + sized(b"v"))
-    last = len(records) - 1
-    tail = struct.pack(">hiqqqhii", 0, last, base, max(at for at, _, _ in records), -1, -1, -1, last + 1) + body
-    batch = struct.pack(">qiibI", 0, len(tail) + 9, -1, 2, crc32c(tail)) + tail
-    request = struct.pack(">hhihhhiih", 0, 3, 7, -1, -1, -1, 10_000, 1, len(topic)) + topic.encode()
-    request += struct.pack(">iii", 1, 0, len(batch)) + batch
-    code, deadline = (-1,), time.monotonic() + 20
-    # A topic just made may be unknown to the broker that is asked.
-    while code != (0,):
-        assert time.monotonic() < deadline, code
-        metadata = AdminClient(servers.kafka).list_topics(topic, timeout=20)
-        for partition in metadata.topics[topic].partitions.values():
-            broker = metadata.brokers[partition.leader]
-            with socket.create_connection((broker.host, broker.port), 20) as connection:
-                connection.sendall(struct.pack(">i", len(request)) + request)
-                with connection.makefile("rb") as stream:
-                    answer = stream.read(*struct.unpack(">i", stream.read(4)))
-            code = struct.unpack_from(">h", answer, 18 + len(topic))
-
-
 def test_times_and_header_names_that_no_client_sends(servers, name):
     servers.create(servers.kafka, name, 1)
     send(servers.kafka, name, [{"value": b"{}", "partition": 0}])
@@ -357,7 +310,7 @@ def test_times_and_header_names_that_no_client_sends(servers, name):
         (-2, b"a", b"before"),
         (1, b"\xff\xfe", b"a name that is no text"),
     ]
-    write_raw(servers, name, records)
+    raw_records.produce_named(servers.kafka, name, records)
     result = millpond.bridge(servers.kafka, servers.kafka, source_topic=name, target_topic=f"{name}-out")
     # A producer takes 0 for "now": the target cannot hold it.
     assert (result.written, result.dead_letters_by_reason) == (4, {"timestamp": 1})

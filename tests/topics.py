@@ -4,12 +4,11 @@ Shares nothing with the engine: confluent-kafka's clients, and the documented sh
 """
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, ResourceType  # type: ignore[attr-defined]
+from tests.local_servers import until
 
 Cluster = dict[str, str]
 
@@ -18,15 +17,6 @@ SLOW = {
     "fetch.message.max.bytes": "1000", "queued.min.messages": "1", "queued.max.messages.kbytes": "1",
     "fetch.queue.backoff.ms": "50",
 }  # fmt: skip
-
-
-def until(said: Callable[[], Any], seconds: float = 30) -> Any:
-    """Poll until something is said, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := said()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return answer
 
 
 def delete_before(cluster: Cluster, topic: str, offsets: dict[int, int]) -> None:

@@ -284,7 +284,10 @@ pub async fn run(
             Some(whole) => whole.merge(partial),
         }
     }
-    Ok(whole.unwrap_or_default())
+    let mut whole = whole.unwrap_or_default();
+    // Once, or each report would sort a copy.
+    whole.settle();
+    Ok(whole)
 }
 
 async fn read(

@@ -20,6 +20,22 @@ pub struct Books {
     pub limited: Option<&'static str>,
 }
 
+impl Books {
+    /// Adds other books to these.
+    pub fn add(&mut self, other: Self) {
+        self.read += other.read;
+        self.written += other.written;
+        self.filtered += other.filtered;
+        self.dead_lettered += other.dead_lettered;
+        self.bytes += other.bytes;
+        self.transactions += other.transactions;
+        self.limited = self.limited.or(other.limited);
+        for (reason, count) in other.reasons {
+            *self.reasons.entry(reason).or_default() += count;
+        }
+    }
+}
+
 /// What a transaction holds that is not committed yet.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -102,19 +118,11 @@ fn give_back(run: &Run, books: &Books) {
 
 /// Adds a committed transaction to the lane's books and moves its positions.
 pub(super) fn commit_books(run: &Run, parts: &mut [Part], books: &mut Books, pending: Pending) {
-    let new = pending.books;
-    books.read += new.read;
-    books.written += new.written;
-    books.filtered += new.filtered;
-    books.dead_lettered += new.dead_lettered;
-    books.bytes += new.bytes;
-    books.transactions += 1;
-    for (reason, count) in new.reasons {
-        *books.reasons.entry(reason).or_default() += count;
-    }
+    let new = Books { transactions: 1, ..pending.books };
     run.control.add_read(new.read - pending.told);
     run.control.add_written(new.written);
     run.control.add_dead_lettered(new.dead_lettered);
+    books.add(new);
     for part in parts {
         if let Some(kept) = pending.kept.get(&part.partition) {
             // Offsets without an event: nobody need wait for them.

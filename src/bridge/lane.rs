@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::books::{Books, Pending, balance, commit_books, finish, fresh, settle};
@@ -369,11 +369,7 @@ fn one(
 fn write_positions(run: &Run, transactions: &Transactions, pending: &Pending) -> Result<()> {
     for (partition, kept) in &pending.kept {
         let key = Key { cluster: run.source.id.clone(), topic: run.source_topic.name.clone(), partition: *partition };
-        let key = serde_json::to_vec(&key).map_err(|error| Error::bug("bridge: write a position").because(error))?;
-        let value = serde_json::to_vec(kept).map_err(|error| Error::bug("bridge: write a position").because(error))?;
-        let position =
-            BaseRecord::<[u8], [u8]>::to(&run.positions_topic).partition(*partition).key(&key).payload(&value);
-        record::send(transactions, position, &run.positions_topic, &run.control)?;
+        record::send_json(transactions, &run.positions_topic, *partition, &key, kept, &run.control)?;
     }
     Ok(())
 }

@@ -76,7 +76,7 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
     let early = crate::sabotage::is("positions_before_init").then(|| start::parts(&run, held)).transpose()?;
     #[cfg(feature = "sabotage")]
     crate::sabotage::step("bridge.before_init");
-    let producers = init_lanes(&run, &lanes)?;
+    let producers = transaction::init_all(lanes, |lane| lane::init(&run, &id_of(&run, lane)))?;
     #[cfg(feature = "sabotage")]
     crate::sabotage::step("bridge.after_init");
     let parts = start::parts(&run, held)?;
@@ -149,20 +149,6 @@ fn id_of(run: &Run, lane: u32) -> String {
     transaction::transactional_id(&run.settings.job_name(), &run.source.id, &run.source_topic.name, lane)
 }
 
-/// All lanes at once: each `init_transactions` takes up to a second.
-fn init_lanes(run: &Arc<Run>, lanes: &[u32]) -> Result<BTreeMap<u32, Transactions>> {
-    std::thread::scope(|scope| {
-        let inits: Vec<_> =
-            lanes.iter().map(|lane| (*lane, scope.spawn(|| lane::init(run, &id_of(run, *lane))))).collect();
-        let mut producers = BTreeMap::new();
-        for (lane, init) in inits {
-            let made = init.join().map_err(|_| Error::bug(format!("bridge: lane {lane} panicked")))?;
-            producers.insert(lane, made?);
-        }
-        Ok(producers)
-    })
-}
-
 type Lane = (Vec<Part>, Books, Result<()>);
 
 /// Runs the lanes to their ends; the first error stops the others at a clean boundary.
@@ -194,7 +180,7 @@ fn drive(run: &Arc<Run>, producers: BTreeMap<u32, Transactions>, parts: &[Part])
             Ok((parts, books, outcome)) => {
                 open -= 1;
                 done.extend(parts);
-                add(&mut total, books);
+                total.add(books);
                 if let Err(error) = outcome {
                     stop_lanes.stop();
                     // A lane that stopped because of another's failure is not the cause.
@@ -222,19 +208,6 @@ fn drive(run: &Arc<Run>, producers: BTreeMap<u32, Transactions>, parts: &[Part])
     done.sort_by_key(|part| part.partition);
     let ended = total.limited.unwrap_or("end").to_owned();
     Ok((ended, done, total))
-}
-
-fn add(total: &mut Books, books: Books) {
-    total.read += books.read;
-    total.written += books.written;
-    total.filtered += books.filtered;
-    total.dead_lettered += books.dead_lettered;
-    total.bytes += books.bytes;
-    total.transactions += books.transactions;
-    total.limited = total.limited.or(books.limited);
-    for (reason, count) in books.reasons {
-        *total.reasons.entry(reason).or_default() += count;
-    }
 }
 
 /// Brokers write the markers of a committed transaction a moment after they confirmed it: whoever reads next must find

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::Timestamp;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::settings::BridgeSettings;
 use crate::control::{Control, Level};
 use crate::error::Result;
-use crate::kafka::{Cluster, Context, PartitionEnds, Topic, settings as properties};
+use crate::kafka::{Cluster, PartitionEnds, PromptConsumer, Topic, settings as properties};
 
 /// Partitions that a message names one by one.
 const NAMED: usize = 16;
@@ -97,7 +97,7 @@ fn first_records<'a>(
 ) -> Option<BTreeMap<i32, String>> {
     let mut config = properties::consumer(&source.properties, "millpond-metadata", 1024, 256);
     config.set("isolation.level", "read_uncommitted");
-    let consumer: BaseConsumer<Context> = config.create_with_context(Context::default()).ok()?;
+    let consumer = PromptConsumer::open(config, &source.properties, source.role).ok()?;
     let mut assignment = TopicPartitionList::new();
     let mut left = 0;
     for end in ends {

@@ -7,6 +7,7 @@ use rdkafka::Timestamp;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
+use serde::Serialize;
 
 use super::lane::Run;
 use super::oversize;
@@ -180,6 +181,24 @@ pub fn send(
             Err((error, _)) => return Err(transactions.judge("write to", error)),
         }
     }
+}
+
+/// Hands a record of our own topics (a position, a mark) to librdkafka: key and value as JSON.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_json(
+    transactions: &Transactions,
+    topic: &str,
+    partition: i32,
+    key: &impl Serialize,
+    value: &impl Serialize,
+    control: &Control,
+) -> Result<()> {
+    let bug = |error| Error::bug(format!("target: write to topic {topic}")).because(error);
+    let (key, value) = (serde_json::to_vec(key).map_err(bug)?, serde_json::to_vec(value).map_err(bug)?);
+    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(&key).payload(&value);
+    send(transactions, record, topic, control)
 }
 
 fn place(message: &BorrowedMessage<'_>) -> String {

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rdkafka::producer::BaseRecord;
 use serde::Serialize;
 
 use super::gaps::Misfit;
@@ -108,7 +107,7 @@ pub fn reset(settings: &ResetSettings, control: &Arc<Control>) -> Result<Reset> 
     })
 }
 
-/// Takes the lanes of these partitions over, all at once: each takes up to a second.
+/// Takes the lanes of these partitions over.
 fn fence(
     settings: &ResetSettings,
     job: &Job,
@@ -121,16 +120,7 @@ fn fence(
         let id = transaction::transactional_id(&settings.job.job, &job.source_cluster, &topic.name, lane);
         Transactions::init(&job.target, &id, &job.topic_name, 4_096, (1_048_588, 1_048_588), control)
     };
-    std::thread::scope(|scope| {
-        let inits: Vec<_> = lanes.iter().map(|lane| (*lane, scope.spawn(move || init(*lane)))).collect();
-        inits
-            .into_iter()
-            .map(|(lane, made)| {
-                let made = made.join().map_err(|_| Error::bug(format!("positions reset: lane {lane} panicked")))?;
-                Ok((lane, made?))
-            })
-            .collect()
-    })
+    transaction::init_all(lanes, init)
 }
 
 fn chosen(settings: &ResetSettings, job: &Job, topic: &Topic) -> Result<Vec<i32>> {
@@ -243,14 +233,10 @@ fn write(
     positions: &[Moved],
     control: &Control,
 ) -> Result<()> {
-    let bug = |error: serde_json::Error| Error::bug("positions reset: write a position").because(error);
     transactions.begin()?;
     for moved in positions.iter().filter(|moved| lane_of(moved.partition) == lane) {
         let key = Key { cluster: job.source_cluster.clone(), topic: topic.name.clone(), partition: moved.partition };
-        let (key, value) = (serde_json::to_vec(&key).map_err(bug)?, serde_json::to_vec(&moved.kept).map_err(bug)?);
-        let position =
-            BaseRecord::<[u8], [u8]>::to(&job.topic_name).partition(moved.partition).key(&key).payload(&value);
-        record::send(transactions, position, &job.topic_name, control)?;
+        record::send_json(transactions, &job.topic_name, moved.partition, &key, &moved.kept, control)?;
     }
     match transactions.commit()? {
         Commit::Clean => Ok(()),

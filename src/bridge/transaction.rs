@@ -4,6 +4,7 @@
 //! `init_transactions` and the kept positions (librdkafka may ask `EndTxn` again by itself after a disconnect, and a late
 //! copy could end the next transaction).
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -25,6 +26,25 @@ pub fn transactional_id(run_job: &str, source_cluster: &str, source_topic: &str,
     let digest = Sha256::digest(format!("{run_job}\n{source_cluster}\n{source_topic}\n{lane}"));
     let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     format!("millpond-{hex}-{lane}")
+}
+
+/// Inits these lanes all at once: each takes up to a second.
+///
+/// # Errors
+/// What `init` says of the first lane that failed.
+pub fn init_all(
+    lanes: impl IntoIterator<Item = u32>,
+    init: impl Fn(u32) -> Result<Transactions> + Sync,
+) -> Result<BTreeMap<u32, Transactions>> {
+    let init = &init;
+    std::thread::scope(|scope| {
+        let inits: Vec<_> = lanes.into_iter().map(|lane| (lane, scope.spawn(move || init(lane)))).collect();
+        let made = inits.into_iter().map(|(lane, made)| {
+            let made = made.join().map_err(|_| Error::bug(format!("bridge: lane {lane} panicked")))?;
+            Ok((lane, made?))
+        });
+        made.collect()
+    })
 }
 
 /// A producer and when the broker last confirmed that it is the one of its transactional id.

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use rdkafka::message::Message;
-use rdkafka::producer::BaseRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::transaction::Transactions;
@@ -108,7 +107,7 @@ impl Marks {
 /// Hands the mark of a letter to a producer.
 ///
 /// # Errors
-/// As [`record::send`].
+/// As [`record::send_json`].
 pub fn write(
     transactions: &Transactions,
     name: &str,
@@ -117,13 +116,10 @@ pub fn write(
     (partition, offset): (i32, i64),
     control: &Control,
 ) -> Result<()> {
-    let bug = |error| Error::bug("replay: write a mark").because(error);
     let key = Key { letters_id: letters.id.clone(), partition, offset, target: target.name.clone() };
     let mark = Mark { target_id: target.id.clone(), replayed_at_ms: record::now_ms() };
-    let (key, mark) = (serde_json::to_vec(&key).map_err(bug)?, serde_json::to_vec(&mark).map_err(bug)?);
     // The topic has at least as many partitions as the letters have.
-    let mark = BaseRecord::<[u8], [u8]>::to(name).partition(partition).key(&key).payload(&mark);
-    record::send(transactions, mark, name, control)
+    record::send_json(transactions, name, partition, &key, &mark, control)
 }
 
 #[cfg(test)]

@@ -95,7 +95,8 @@ def _call(verb: str, file: Path | None, flags: dict[str, Any], *, bar: bool) -> 
     return getattr(millpond, verb)(**arguments, progress=bar)
 
 
-def _show(verb: str, result: Any, *, as_json: bool) -> None:
+def show(verb: str, result: Any, *, as_json: bool) -> None:
+    """Print the books of a run, warnings to standard error."""
     books = result.to_dict()
     if as_json:
         click.echo(json.dumps({verb: books}))
@@ -118,7 +119,7 @@ def fail(error: errors.Error) -> None:
 def _run(verbs: tuple[str, ...], file: Path | None, flags: dict[str, Any], *, as_json: bool) -> None:
     try:
         for verb in verbs:
-            _show(verb, _call(verb, file, flags, bar=sys.stderr.isatty() and not as_json), as_json=as_json)
+            show(verb, _call(verb, file, flags, bar=sys.stderr.isatty() and not as_json), as_json=as_json)
     except errors.Error as error:
         fail(error)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import click
 
 from millpond import errors
 from millpond.cli import settings as config
-from millpond.cli.commands import _show, fail, main
+from millpond.cli.commands import fail, main, show
 
 _FLAGS = {
     "target_topic": "Topic to write.",
@@ -57,7 +57,7 @@ def dead_letters(file: Path | None, as_json: bool, reasons: tuple[str, ...], **f
         return
     except KeyboardInterrupt:
         sys.exit(130)
-    _show("replay", result, as_json=as_json)
+    show("replay", result, as_json=as_json)
     for failure in result.failures[: 0 if as_json else None]:
         place = f"partition {failure['partition']} offset {failure['offset']} ({failure['source'] or 'of no bridge'})"
         click.echo(f"replay: failed: {place}: {failure['reason']}: {failure['detail']}", err=True)
