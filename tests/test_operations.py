@@ -171,7 +171,8 @@ def test_statistics_are_small_and_asked_for(servers, name):
     # The source's events came compressed or not: each was fetched.
     assert counted["source"]["bytes_received"] > 1_500 * 100
     assert counted["source"]["queued_events_max"] > 100
-    assert counted["target"]["bytes_sent"] > 10_000
+    # The target's were compressed by the bridge: how well depends on the batches they came in.
+    assert counted["target"]["bytes_sent"] > 1_000
 
 
 DOCUMENTED = (Path(__file__).resolve().parent.parent / "docs" / "operations.md").read_text()
