@@ -39,6 +39,11 @@ LINTS: dict[str, list[str]] = {
 }
 
 
+# Two files beside each other on two cores, each with servers of its own (about 3 GB): most of a test is waiting. More than
+# four would ask more of the disk and the memory than they save.
+WORKERS = ["--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
+
+
 class Tally:
     """Passed and failed, with the names of what failed."""
 
@@ -106,7 +111,7 @@ def python(tally: Tally) -> None:
     report = BUILD / "pytest.xml"
     report.unlink(missing_ok=True)
     selection = ["-m", "not chaos", f"--junitxml={report}", *os.environ.get("PYTEST_ARGS", "").split()]
-    code, _ = run("pytest", [PYTHON, "-m", "pytest", "tests", *selection])
+    code, _ = run("pytest", [PYTHON, "-m", "pytest", "tests", *WORKERS, *selection])
     passed = failed = 0
     if report.is_file():
         for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 - written by pytest a moment ago
