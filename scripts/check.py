@@ -39,8 +39,8 @@ LINTS: dict[str, list[str]] = {
 }
 
 
-# Two files beside each other on two cores, each with servers of its own (about 3 GB): most of a test is waiting. More than
-# four would ask more of the disk and the memory than they save.
+# Two files beside each other on two cores, each with servers of its own (about 3 GB): most of a test is waiting. More
+# than four would ask more of the disk and the memory than they save.
 WORKERS = ["--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.local_servers import until
-from tests.topics import SLOW, described, grow, positions, send_singly, written
+from tests.topics import described, grow, positions, written
 
 import millpond
 
@@ -29,14 +29,13 @@ class Feed:
     def __init__(self, servers, topic):
         self.servers, self.topic, self.sent = servers, topic, {}
 
-    def more(self, partitions, count, slow=False):
-        """Write so many to each partition; for a slow reader each in a batch of its own, of about a fetch's size."""
-        shape, send = (b"%-900d", send_singly) if slow else (b"%d", self.servers.send)
+    def more(self, partitions, count):
+        """Write so many to each partition."""
         events = []
         for n in range(count):
             for partition in range(partitions):
-                events.append((None, shape % (self.sent.get(partition, 0) + n), partition))
-        send(self.servers.remote, self.topic, events)
+                events.append((None, b"%d" % (self.sent.get(partition, 0) + n), partition))
+        self.servers.send(self.servers.remote, self.topic, events)
         for partition in range(partitions):
             self.sent[partition] = self.sent.get(partition, 0) + count
         return len(events)
@@ -48,12 +47,16 @@ class Feed:
         assert found == {partition: list(range(count)) for partition, count in self.sent.items()}
 
 
-def layout(servers, words, n, source=None):
+# Of 300 events each: a run of ten seconds.
+SLOWLY = {"max_events_per_second": 30}
+
+
+def layout(servers, words, n):
     """Every shard of a layout at once: results and errors."""
 
     def shard(i):
         try:
-            return millpond.bridge(source or servers.remote, servers.kafka, **words, shard=(i, n))
+            return millpond.bridge(servers.remote, servers.kafka, **words, shard=(i, n))
         except millpond.Error as error:
             return error
 
@@ -106,9 +109,9 @@ def test_partitions_added_between_runs(servers, name, words):
 def test_layouts_change_while_an_older_one_runs(servers, name, words):
     servers.create(servers.remote, name, 6)
     feed = Feed(servers, name)
-    feed.more(6, 100, slow=True)
+    feed.more(6, 100)
     outcome = []
-    older = threading.Thread(target=lambda: outcome.extend(layout(servers, words, 2, servers.remote | SLOW)))
+    older = threading.Thread(target=lambda: outcome.extend(layout(servers, words | SLOWLY, 2)))
     older.start()
     until(lambda: written(servers.kafka, f"{name}-out"))
     newer = layout(servers, words, 3)
@@ -135,8 +138,8 @@ def test_layouts_change_while_an_older_shard_hangs(servers, name, words):
     servers.create(servers.remote, name, 6)
     feed = Feed(servers, name)
     millpond.bridge(servers.remote, servers.kafka, **words)
-    feed.more(6, 100, slow=True)
-    places = {"source": servers.remote | SLOW, "target": servers.kafka, "words": words}
+    feed.more(6, 100)
+    places = {"source": servers.remote, "target": servers.kafka, "words": words | SLOWLY}
     children = [subprocess.Popen([sys.executable, "-c", CHILD.format(**places, i=i)]) for i in range(2)]
     try:
         # Partitions 0 to 5 are lanes 0 to 5: each child has three of them.

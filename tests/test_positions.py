@@ -8,7 +8,7 @@ import threading
 import pytest
 from confluent_kafka import OFFSET_BEGINNING
 from tests.local_servers import until
-from tests.topics import SLOW, delete_before, empty, forge, positions, recreate, send_singly, written
+from tests.topics import delete_before, empty, forge, positions, recreate, written
 
 import millpond
 
@@ -154,14 +154,15 @@ def test_after_a_plain_reset_the_run_goes_on(servers, name, words, places, lost)
 
 def test_reset_fences_what_runs(servers, name, words, places):
     servers.create(servers.remote, name, 2)
-    events = [(None, b"%-900d" % n, partition) for n in range(200) for partition in (0, 1)]
+    events = [(None, b"%d" % n, partition) for n in range(200) for partition in (0, 1)]
     millpond.bridge(servers.remote, servers.kafka, **words)
-    send_singly(servers.remote, name, events)
+    servers.send(servers.remote, name, events)
     outcome: list[object] = []
 
     def run():
         try:
-            outcome.append(millpond.bridge(servers.remote | SLOW, servers.kafka, **words))
+            # Ten seconds for all of them.
+            outcome.append(millpond.bridge(servers.remote, servers.kafka, **words, max_events_per_second=40))
         except millpond.Error as error:
             outcome.append(error)
 

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.local_servers import until
 from tests.test_cli import call, toml
 from tests.test_kill import again
 from tests.test_mutants import SABOTAGE
@@ -196,14 +197,16 @@ def test_killed_in_the_middle_each_letter_is_sent_once(servers, name):
             child.kill()
         _, told = child.communicate(timeout=60)
         assert child.returncode == -signal.SIGKILL or at is None, told.decode()
-        found = numbers(servers, name)
+        # A transaction of a thousand letters, or two; brokers write its end a moment after they have promised to.
+        sent += {"before_commit:2": 1_000, "after_commit:2": 2_000}.get(at or "", 0)
+        found = until(lambda sent=sent: len(found := numbers(servers, name)) >= sent and [found])[0]
         assert found == sorted(set(found)), "a letter was sent twice"
-        # A transaction of a thousand letters, or two.
-        sent += {"before_commit:2": 1_000, "after_commit:2": 2_000}.get(at or "", len(found) - sent)
-        assert len(found) == sent
+        assert len(found) == sent or at is None
+        sent = len(found)
     books = []
     again(lambda: books.append(millpond.replay_dead_letters(servers.kafka, **words)))
-    assert (books[0].chosen, books[0].already_replayed, books[0].written) == (LETTERS, sent, LETTERS - sent)
+    assert books[0].chosen == LETTERS == books[0].already_replayed + books[0].written
+    assert books[0].already_replayed >= sent
     assert numbers(servers, name) == list(range(LETTERS))
 
 
