@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::Producer;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::books::{Books, Pending, balance, commit_books, finish, fresh, settle};
 use super::gaps;
@@ -23,7 +21,8 @@ use super::transaction::{Commit, Transactions};
 use super::transform::Ready;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
-use crate::kafka::{Cluster, PromptConsumer, Topic, is_hollow, native, settings, tokens};
+use crate::kafka::native::{self, Record};
+use crate::kafka::{Cluster, PartitionReader, Topic, is_hollow, settings, tokens};
 
 /// How often a lane starts again without a commit before the run gives up; each start waits for brokers by itself.
 const RESTARTS: u32 = 20;
@@ -121,20 +120,13 @@ pub fn init(run: &Run, id: &str) -> Result<Transactions> {
     )
 }
 
-fn assign(run: &Run, parts: &[Part]) -> Result<PromptConsumer> {
-    let what = format!("source: assign topic {}", run.source_topic.name);
+fn assign(run: &Run, parts: &[Part]) -> Result<PartitionReader> {
     let queue = (12 * 1024 / run.lanes).max(1024);
     let fetch = (2 * 1024 / run.lanes).clamp(256, 1024);
     let config = settings::consumer(&run.source.properties, "millpond-bridge", queue, fetch);
-    let consumer = PromptConsumer::open(config, &run.source.properties, run.source.role)?;
-    let mut assignment = TopicPartitionList::new();
-    for part in parts.iter().filter(|part| !part.finished) {
-        assignment
-            .add_partition_offset(&run.source_topic.name, part.partition, Offset::Offset(part.kept.next))
-            .map_err(|error| Error::bug(what.clone()).because(error))?;
-    }
-    consumer.assign(&assignment).map_err(|error| Error::external(what).because(error))?;
-    Ok(consumer)
+    let open: Vec<(i32, i64)> =
+        parts.iter().filter(|part| !part.finished).map(|part| (part.partition, part.kept.next)).collect();
+    PartitionReader::open(config, &run.source, &run.source_topic.name, &open)
 }
 
 /// The loop: read, transform, write, positions, commit. A transaction holds events, dead letters and positions, or
@@ -159,7 +151,7 @@ fn copy(
         for part in parts.iter_mut().filter(|part| part.finished && !part.known) {
             finish(run, part, pending);
         }
-        let limited = match fill(run, &consumer, transactions, parts, pending) {
+        let limited = match fill(run, &mut consumer, transactions, parts, pending) {
             Ok(limited) => limited,
             Err(error) => {
                 // Before the abort, which may outlast whoever waits for the end of the run.
@@ -208,7 +200,7 @@ fn copy(
 /// Reads and writes until the transaction is full, every partition is finished, or a limit is reached.
 fn fill(
     run: &Run,
-    consumer: &PromptConsumer,
+    consumer: &mut PartitionReader,
     transactions: &Transactions,
     parts: &mut [Part],
     pending: &mut Pending,
@@ -243,9 +235,9 @@ fn fill(
             continue;
         }
         // A slice of messages between two looks at the clock.
-        let now_ms = record::now_ms();
+        let (now, now_ms) = (Instant::now(), record::now_ms());
         for _ in 0..512 {
-            match consumer.poll(Duration::from_millis(20)) {
+            match consumer.next(Duration::from_millis(20)) {
                 None => {
                     if quiet_since.elapsed() > Duration::from_secs(30) {
                         let told = consumer.context().last_error().unwrap_or_default();
@@ -256,18 +248,19 @@ fn fill(
                     }
                     break;
                 }
-                Some(Ok(message)) => {
-                    quiet_since = Instant::now();
-                    let Some(part) = parts.iter_mut().find(|part| part.partition == message.partition()) else {
+                Some(Ok(held)) => {
+                    quiet_since = now;
+                    let record = held.record();
+                    let Some(part) = parts.iter_mut().find(|part| part.partition == record.partition()) else {
                         return Err(Error::bug(format!(
                             "bridge: an event of foreign partition {}",
-                            message.partition()
+                            record.partition()
                         )));
                     };
                     if part.finished {
                         continue;
                     }
-                    if message.offset() >= part.end {
+                    if record.offset() >= part.end {
                         finish(run, part, pending);
                         break;
                     }
@@ -275,9 +268,9 @@ fn fill(
                         run.budget.fetch_add(1, Ordering::AcqRel);
                         return Ok(Some("max_events"));
                     }
-                    one(run, transactions, &message, part, pending, now_ms, &mut scratch)?;
-                    let spent = run.throttle.as_ref().is_some_and(|throttle| throttle.spend(&message, Instant::now()));
-                    if message.offset() + 1 >= part.end {
+                    one(run, transactions, record, part, pending, now_ms, &mut scratch)?;
+                    let spent = run.throttle.as_ref().is_some_and(|throttle| throttle.spend(record, Instant::now()));
+                    if record.offset() + 1 >= part.end {
                         finish(run, part, pending);
                         break;
                     }
@@ -286,7 +279,7 @@ fn fill(
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    quiet_since = Instant::now();
+                    quiet_since = now;
                     let seen = native::fetched_end(consumer.client(), &run.source_topic.name, partition);
                     if let Some(part) = parts.iter_mut().find(|part| part.partition == partition)
                         && seen.is_some_and(|seen| seen >= part.end)
@@ -326,7 +319,7 @@ fn consumed(run: &Run, error: &KafkaError) -> Error {
 fn one(
     run: &Run,
     transactions: &Transactions,
-    message: &BorrowedMessage<'_>,
+    record: Record<'_>,
     part: &mut Part,
     pending: &mut Pending,
     now_ms: i64,
@@ -334,13 +327,13 @@ fn one(
 ) -> Result<()> {
     if !part.looked_at {
         part.looked_at = true;
-        record::refuse_expired(&run.target_topics, message)?;
+        record::refuse_expired(&run.target_topics, record)?;
     }
-    let copy = record::decide(&run.target_topics, &run.transform, message, now_ms, scratch);
+    let copy = record::decide(&run.target_topics, &run.transform, record, now_ms, scratch);
     pending.books.read += 1;
-    pending.books.bytes += message.payload_len() as u64;
-    let kept = pending.kept.entry(message.partition()).or_insert_with(|| fresh(run, &part.kept));
-    kept.next = message.offset() + 1;
+    pending.books.bytes += record.value_len() as u64;
+    let kept = pending.kept.entry(record.partition()).or_insert_with(|| fresh(run, &part.kept));
+    kept.next = record.offset() + 1;
     kept.read += 1;
     if !matches!(copy, Copy::DeadLetter(_)) {
         run.letters.pass();
@@ -354,14 +347,14 @@ fn one(
         Copy::Write(value) => {
             pending.books.written += 1;
             kept.written += 1;
-            let partition = record::partition(&run.target_topics, &run.source_topic, message);
-            record::write(transactions, message, partition, value, &run.control)
+            let partition = record::partition(&run.target_topics, &run.source_topic, record);
+            record::write(transactions, record, partition, value, &run.control)
         }
         Copy::DeadLetter(letter) => {
             pending.books.dead_lettered += 1;
             *pending.books.reasons.entry(letter.reason.as_str().to_owned()).or_default() += 1;
             kept.dead_lettered += 1;
-            record::dead_letter(run, transactions, message, &letter)
+            record::dead_letter(run, transactions, record, &letter)
         }
     }
 }

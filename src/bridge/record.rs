@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::Timestamp;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 use serde::Serialize;
 
@@ -17,7 +16,8 @@ use super::transform::{Became, Ready};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
-use crate::kafka::{Topic, native, partitioner};
+use crate::kafka::native::{self, RawHeader, Record};
+use crate::kafka::{Topic, partitioner};
 
 /// Bytes of a record batch before its first record.
 const BATCH_HEADER: usize = 61;
@@ -42,9 +42,9 @@ pub(crate) fn now_ms() -> i64 {
 ///
 /// # Errors
 /// `Config` naming the topic and both ages.
-pub fn refuse_expired(target: &Target, message: &BorrowedMessage<'_>) -> Result<()> {
+pub fn refuse_expired(target: &Target, record: Record<'_>) -> Result<()> {
     let (Some(retention), Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time)) =
-        (target.retention_ms, message.timestamp())
+        (target.retention_ms, record.timestamp())
     else {
         return Ok(());
     };
@@ -55,8 +55,8 @@ pub fn refuse_expired(target: &Target, message: &BorrowedMessage<'_>) -> Result<
     Err(Error::config(format!(
         "target: topic {} deletes events after {retention} ms, and the oldest unread one (partition {} offset {}) is {age} ms old",
         target.topic.name,
-        message.partition(),
-        message.offset()
+        record.partition(),
+        record.offset()
     ))
     .hint("set retention.ms=-1 on it, or allow=[\"retention\"]"))
 }
@@ -65,21 +65,21 @@ pub fn refuse_expired(target: &Target, message: &BorrowedMessage<'_>) -> Result<
 pub fn decide<'a>(
     target: &Target,
     transform: &Ready,
-    message: &'a BorrowedMessage<'_>,
+    record: Record<'a>,
     now_ms: i64,
     scratch: &'a mut Vec<u8>,
 ) -> Copy<'a> {
-    if let Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) = message.timestamp() {
+    if let Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) = record.timestamp() {
         let age = now_ms.saturating_sub(time);
         // librdkafka sends "now" for a timestamp of 0, and the broker refuses what lies outside the topic's limits.
         if time == 0 || age > target.before_ms || age.saturating_neg() > target.after_ms {
             return Copy::DeadLetter(DeadLetter::new(Reason::Timestamp, format!("record timestamp {time}")));
         }
     }
-    if target.needs_key && message.key().is_none() {
+    if target.needs_key && record.key().is_none() {
         return Copy::DeadLetter(DeadLetter::new(Reason::NoKey, format!("{} is compacted", target.topic.name)));
     }
-    let value = match message.payload() {
+    let value = match record.value() {
         None => None,
         Some(raw) => match transform.apply(raw, scratch) {
             Ok(Became::Changed) => Some(scratch.as_slice()),
@@ -89,9 +89,8 @@ pub fn decide<'a>(
         },
     };
     let limit = usize::try_from(target.max_bytes).unwrap_or(0);
-    let content = value.map_or(0, <[u8]>::len) + message.key_len();
-    let size =
-        if content + NEAR > limit || native::has_headers(message) { batch_size(message, value) } else { content };
+    let content = value.map_or(0, <[u8]>::len) + record.key_len();
+    let size = if content + NEAR > limit || native::has_headers(record) { batch_size(record, value) } else { content };
     if size > limit {
         return Copy::DeadLetter(DeadLetter::new(
             Reason::TooLarge,
@@ -103,12 +102,12 @@ pub fn decide<'a>(
 
 /// Bytes of a batch that holds this record alone (KIP-98's format): what the broker compares with
 /// `max.message.bytes`. Headers are few; most messages have none.
-pub(super) fn batch_size(message: &BorrowedMessage<'_>, value: Option<&[u8]>) -> usize {
-    batch_size_of(message.key(), value, &native::headers(message))
+pub(super) fn batch_size(record: Record<'_>, value: Option<&[u8]>) -> usize {
+    batch_size_of(record.key(), value, &native::headers(record))
 }
 
 /// As [`batch_size`], of a record's parts.
-pub(crate) fn batch_size_of(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[native::RawHeader]) -> usize {
+pub(crate) fn batch_size_of(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[RawHeader]) -> usize {
     let field = |bytes: Option<usize>| bytes.map_or(1, |bytes| varint(bytes) + bytes);
     let content = 3 // attributes, both deltas
         + field(key.map(<[u8]>::len))
@@ -126,12 +125,12 @@ fn varint(length: usize) -> usize {
 
 /// The target partition: the same where the counts are equal, else by key as Java's producer does.
 #[must_use]
-pub fn partition(target: &Target, source: &Topic, message: &BorrowedMessage<'_>) -> i32 {
+pub fn partition(target: &Target, source: &Topic, record: Record<'_>) -> i32 {
     let count = target.topic.partitions;
     if count == source.partitions {
-        return message.partition();
+        return record.partition();
     }
-    message.key().map_or(message.partition() % count, |key| partitioner::partition_of(key, count))
+    record.key().map_or(record.partition() % count, |key| partitioner::partition_of(key, count))
 }
 
 /// Writes an event to the target topic: its key, headers and timestamp, and a value. A full queue is polled, never slept
@@ -141,20 +140,20 @@ pub fn partition(target: &Target, source: &Topic, message: &BorrowedMessage<'_>)
 /// As [`Transactions::judge`]; `Cancelled`.
 pub fn write(
     transactions: &Transactions,
-    message: &BorrowedMessage<'_>,
+    record: Record<'_>,
     partition: i32,
     value: Option<&[u8]>,
     control: &Control,
 ) -> Result<()> {
-    let timestamp = match message.timestamp() {
+    let timestamp = match record.timestamp() {
         Timestamp::NotAvailable => -1,
         Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
     };
     let client = transactions.producer.client();
     loop {
-        match native::produce(client, &transactions.topic, partition, timestamp, value, message) {
+        match native::produce(client, &transactions.topic, partition, timestamp, value, record) {
             Ok(()) => return Ok(()),
-            Err(RDKafkaErrorCode::QueueFull) => transactions.make_room(&place(message), control)?,
+            Err(RDKafkaErrorCode::QueueFull) => transactions.make_room(&place(record), control)?,
             Err(code) => return Err(transactions.judge("write to", KafkaError::MessageProduction(code))),
         }
     }
@@ -201,54 +200,49 @@ pub fn send_json(
     send(transactions, record, topic, control)
 }
 
-fn place(message: &BorrowedMessage<'_>) -> String {
-    format!("topic {} partition {} offset {}", message.topic(), message.partition(), message.offset())
+fn place(record: Record<'_>) -> String {
+    format!("topic {} partition {} offset {}", record.topic(), record.partition(), record.offset())
 }
 
 /// Writes the raw event with Connect's headers to the dead-letter topic, in the same transaction.
 ///
 /// # Errors
 /// `Data` when there is no such topic or too many letters; as [`send`].
-pub fn dead_letter(
-    run: &Run,
-    transactions: &Transactions,
-    message: &BorrowedMessage<'_>,
-    letter: &DeadLetter,
-) -> Result<()> {
-    let place = place(message);
+pub fn dead_letter(run: &Run, transactions: &Transactions, record: Record<'_>, letter: &DeadLetter) -> Result<()> {
+    let place = place(record);
     let Some(topic) = &run.target_topics.dead_letters else {
         return Err(Error::data(format!("bridge: {place}: {}: {}", letter.reason.as_str(), letter.detail))
             .hint("name a dead_letter_topic to go on past such events"));
     };
     run.letters.add(letter, &place)?;
     let told = format!("{}: {}", letter.reason.as_str(), letter.detail);
-    let kept = oversize::kept(message, told.len() + place.len(), run.target_topics.dead_letter_max_bytes);
-    let mut headers = match message.headers() {
-        Some(headers) if kept.rest => headers.detach(),
-        _ => OwnedHeaders::new(),
-    };
+    let kept = oversize::kept(record, told.len() + place.len(), run.target_topics.dead_letter_max_bytes);
+    let mut headers = if kept.rest { native::headers(record) } else { Vec::new() };
     if !kept.value {
-        headers = oversize::tell(headers, message, kept);
+        headers.extend(oversize::told(record, kept));
     }
-    let time = message.timestamp().to_millis().unwrap_or(-1).to_string();
-    for (key, value) in [
+    let time = record.timestamp().to_millis().unwrap_or(-1).to_string();
+    for (name, value) in [
         ("__connect.errors.topic", run.source_topic.name.as_str()),
-        ("__connect.errors.partition", &message.partition().to_string()),
-        ("__connect.errors.offset", &message.offset().to_string()),
+        ("__connect.errors.partition", &record.partition().to_string()),
+        ("__connect.errors.offset", &record.offset().to_string()),
         ("__connect.errors.exception.message", &told),
         ("millpond.reason", letter.reason.as_str()),
         ("millpond.timestamp", &time),
     ] {
-        headers = headers.insert(Header { key, value: Some(value) });
+        headers.push((name.into(), Some(value.into())));
     }
-    let partition = message.partition() % topic.partitions;
-    let mut record =
-        BaseRecord::<[u8], [u8]>::to(&topic.name).partition(partition).headers(headers).timestamp(now_ms());
-    if let Some(key) = message.key().filter(|_| kept.rest) {
-        record = record.key(key);
+    let key = record.key().filter(|_| kept.rest);
+    let value = record.value().filter(|_| kept.value);
+    let client = transactions.producer.client();
+    let handle = native::topic_handle(client, &topic.name)
+        .map_err(|said| Error::external(format!("target: dead-letter topic {}: {said}", topic.name)))?;
+    let at = (record.partition() % topic.partitions, now_ms());
+    loop {
+        match native::produce_parts(client, &handle, at, key, value, &headers) {
+            Ok(()) => return Ok(()),
+            Err(RDKafkaErrorCode::QueueFull) => transactions.make_room(&place, &run.control)?,
+            Err(code) => return Err(transactions.judge("write to", KafkaError::MessageProduction(code))),
+        }
     }
-    if let Some(value) = message.payload().filter(|_| kept.value) {
-        record = record.payload(value);
-    }
-    send(transactions, record, &place, &run.control)
 }

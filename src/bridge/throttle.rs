@@ -7,7 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::message::BorrowedMessage;
+use crate::kafka::native::Record;
 
 /// What may be caught up.
 const SLACK: Duration = Duration::from_millis(100);
@@ -51,8 +51,8 @@ impl Throttle {
     }
 
     /// Counts an event that was read, by key and value; whether the next one must wait.
-    pub fn spend(&self, message: &BorrowedMessage<'_>, now: Instant) -> bool {
-        self.pay(message.payload_len() + message.key_len(), now);
+    pub fn spend(&self, record: Record<'_>, now: Instant) -> bool {
+        self.pay(record.value_len() + record.key_len(), now);
         !self.wait(now).is_zero()
     }
 

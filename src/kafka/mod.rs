@@ -8,6 +8,7 @@
 //! | [`tokens`] | SASL/OAUTHBEARER: one source of tokens for all clients of a side |
 //! | [`client`] | opening a consumer, a producer or an admin client |
 //! | [`consumer`] | a consumer that closes at once |
+//! | [`reader`] | partitions read from given offsets, many records at once |
 //! | [`statistics`] | what librdkafka counts, added up |
 //! | [`cluster`] | a connection to one cluster: identity, topics, log ends |
 //! | [`topics`] | making topics and reading their settings |
@@ -22,6 +23,7 @@ pub mod context;
 pub mod native;
 pub mod partitioner;
 pub mod properties;
+pub mod reader;
 pub mod security;
 pub mod settings;
 pub mod statistics;
@@ -33,6 +35,7 @@ pub use cluster::{Cluster, PartitionEnds, Topic};
 pub use consumer::PromptConsumer;
 pub use context::Context;
 pub use properties::Properties;
+pub use reader::PartitionReader;
 pub use settings::Role;
 
 /// Whether a consumer's error only says that compaction left batches without any record: librdkafka takes them for events

@@ -3,7 +3,7 @@
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::settings::Chosen;
-use crate::kafka::native::{self, RawHeader};
+use crate::kafka::native::{self, RawHeader, Record};
 
 /// The first of the headers that a bridge adds; all that follow it are the bridge's too.
 const FIRST: &[u8] = b"__connect.errors.topic";
@@ -38,7 +38,7 @@ impl Letter {
     /// Reads a letter.
     #[must_use]
     pub fn read(message: &BorrowedMessage<'_>) -> Self {
-        let (headers, origin) = part(native::headers(message));
+        let (headers, origin) = part(native::headers(Record::of(message)));
         Self {
             partition: message.partition(),
             offset: message.offset(),

@@ -4,7 +4,7 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, doc};
 use rdkafka::message::{BorrowedMessage, Message};
 
-use crate::kafka::native::{self, RawHeader};
+use crate::kafka::native::{self, RawHeader, Record};
 
 /// Bytes as BSON holds them.
 #[must_use]
@@ -22,7 +22,7 @@ pub fn header((name, value): &RawHeader) -> Bson {
 /// The raw BSON element `field: {topic, partition, offset, timestamp, key, headers}`.
 #[must_use]
 pub fn element(field: &str, message: &BorrowedMessage<'_>) -> Vec<u8> {
-    let headers: Vec<Bson> = native::headers(message).iter().map(header).collect();
+    let headers: Vec<Bson> = native::headers(Record::of(message)).iter().map(header).collect();
     let whole = doc! {
         field: {
             "topic": message.topic(),

@@ -271,6 +271,6 @@ fn event(message: &BorrowedMessage<'_>, batch: &mut Batch, id: [u8; 12]) -> Even
         },
         key: batch.keep(message.key()),
         value: batch.keep(message.payload()),
-        headers: native::headers(message),
+        headers: native::headers(native::Record::of(message)),
     }
 }

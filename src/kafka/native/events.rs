@@ -6,8 +6,8 @@ use std::time::Duration;
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::BorrowedMessage;
 
+use super::record::Record;
 use super::{Freed, freed};
 
 /// The last stable offset that the consumer's last fetch of the partition saw, without asking the broker.
@@ -39,7 +39,7 @@ pub fn topic_handle<C: ClientContext>(client: &Client<C>, topic: &str) -> Result
     freed(handle, sys::rd_kafka_topic_destroy).map(TopicHandle)
 }
 
-/// Hands an event to a producer: key and headers (null and repeated ones) of `message`, another value and partition.
+/// Hands an event to a producer: key and headers (null and repeated ones) of `record`, another value and partition.
 /// The bytes are copied. A `timestamp` of -1 says none.
 ///
 /// # Errors
@@ -50,18 +50,18 @@ pub fn produce<C: ClientContext>(
     partition: i32,
     timestamp: i64,
     value: Option<&[u8]>,
-    message: &BorrowedMessage<'_>,
+    record: Record<'_>,
 ) -> Result<(), RDKafkaErrorCode> {
     let mut headers = std::ptr::null_mut();
-    // SAFETY: the message outlives both calls; the copy of its headers is handed to `hand_over`, which owns it.
+    // SAFETY: the record outlives both calls; the copy of its headers is handed to `hand_over`, which owns it.
     unsafe {
-        if sys::rd_kafka_message_headers(message.ptr(), &raw mut headers)
+        if sys::rd_kafka_message_headers(record.pointer(), &raw mut headers)
             == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
         {
             headers = sys::rd_kafka_headers_copy(headers);
         }
     }
-    hand_over(client, topic, (partition, timestamp), rdkafka::Message::key(message), value, headers)
+    hand_over(client, topic, (partition, timestamp), record.key(), value, headers)
 }
 
 /// Hands a record made of its parts to a producer, as [`produce`] does an event. Headers keep their bytes and order.
@@ -141,24 +141,24 @@ fn hand_over<C: ClientContext>(
 /// A header's name and value as they came: a name need not be UTF-8, a value may be null, both may repeat.
 pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
 
-/// Whether a message has headers.
+/// Whether a record has headers.
 #[must_use]
-pub fn has_headers(message: &BorrowedMessage<'_>) -> bool {
+pub fn has_headers(record: Record<'_>) -> bool {
     let mut all = std::ptr::null_mut();
-    // SAFETY: the message outlives the call; the headers stay its own.
-    let code = unsafe { sys::rd_kafka_message_headers(message.ptr(), &raw mut all) };
+    // SAFETY: the record outlives the call; the headers stay its own.
+    let code = unsafe { sys::rd_kafka_message_headers(record.pointer(), &raw mut all) };
     code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
-/// The headers of a message, in their order. rust-rdkafka's own view of them panics on a name that is not UTF-8.
+/// The headers of a record, in their order. rust-rdkafka's own view of them panics on a name that is not UTF-8.
 #[must_use]
-pub fn headers(message: &BorrowedMessage<'_>) -> Vec<RawHeader> {
+pub fn headers(record: Record<'_>) -> Vec<RawHeader> {
     let mut found = Vec::new();
-    // SAFETY: headers, names and values belong to the message, which outlives this call; they are copied here.
+    // SAFETY: headers, names and values belong to the record, which outlives this call; they are copied here.
     unsafe {
         let mut all = std::ptr::null_mut();
         let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
-        if sys::rd_kafka_message_headers(message.ptr(), &raw mut all) != none {
+        if sys::rd_kafka_message_headers(record.pointer(), &raw mut all) != none {
             return found;
         }
         let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);

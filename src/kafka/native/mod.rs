@@ -1,11 +1,12 @@
 //! What rust-rdkafka does not wrap. The only unsafe calls of the crate; every pointer is owned by a guard that frees it.
 //!
-//! [`admin`] asks a cluster: log ends by isolation level, topic ids, settings, rights. [`events`] is the hot path of a
-//! message: produce, headers, flush. [`token`] gives a client its token.
+//! [`admin`] asks a cluster: log ends by isolation level, topic ids, settings, rights. [`record`] and
+//! [`events`] are the hot path: records taken many at once, produce, headers, flush. [`token`] gives a client its token.
 #![allow(unsafe_code)]
 
 pub mod admin;
 pub mod events;
+pub mod record;
 pub mod token;
 
 use std::ffi::CStr;
@@ -17,6 +18,7 @@ pub use events::{
     RawHeader, TopicHandle, fetched_end, flush, has_headers, headers, produce, produce_parts, topic_handle,
 };
 use rdkafka::bindings as sys;
+pub use record::{Batches, Held, Record};
 pub use token::set_token;
 
 struct Freed<T>(*mut T, unsafe extern "C" fn(*mut T));
