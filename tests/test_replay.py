@@ -182,6 +182,18 @@ def numbers(servers, name):
     return sorted(int(message.key()) for message in servers.read(servers.kafka, f"{name}-out"))
 
 
+def arrived(servers, name, count):
+    """Read what is there, once it is at least so much."""
+    found: list[int] = []
+
+    def enough() -> bool:
+        found[:] = numbers(servers, name)
+        return len(found) >= count
+
+    until(enough)
+    return found
+
+
 def test_killed_in_the_middle_each_letter_is_sent_once(servers, name):
     """At steps of its second transaction, then at random moments; after each kill what is there is there once."""
     _, words = lettered(servers, name, [(b"%d" % i, b"broken", i % 2) for i in range(LETTERS)])
@@ -199,7 +211,7 @@ def test_killed_in_the_middle_each_letter_is_sent_once(servers, name):
         assert child.returncode == -signal.SIGKILL or at is None, told.decode()
         # A transaction of a thousand letters, or two; brokers write its end a moment after they have promised to.
         sent += {"before_commit:2": 1_000, "after_commit:2": 2_000}.get(at or "", 0)
-        found = until(lambda sent=sent: len(found := numbers(servers, name)) >= sent and [found])[0]
+        found = arrived(servers, name, sent)
         assert found == sorted(set(found)), "a letter was sent twice"
         assert len(found) == sent or at is None
         sent = len(found)

@@ -18,6 +18,8 @@ use crate::kafka::{Cluster, Context, client, settings, tokens};
 
 /// A commit that took longer may have been asked twice.
 const CLEAN_COMMIT: Duration = Duration::from_secs(2);
+/// How long a full queue may stay as it is.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The transactional id of a lane: job, clusters' side and lane; never a run, a try or a shard count (I3).
 #[must_use]
@@ -141,8 +143,7 @@ impl Transactions {
     /// # Errors
     /// `Fenced` when another run took over; `Data` or `Config` when the broker refused a record for good.
     pub fn commit(&mut self) -> Result<Commit> {
-        while !native::flush(self.producer.client(), Duration::from_millis(100)) {
-            self.producer.poll(Duration::ZERO);
+        while !self.flushed() {
             // What is being sent may outlast a token.
             tokens::give(self.producer.client())?;
         }
@@ -172,6 +173,24 @@ impl Transactions {
         let _ = self.producer.abort_transaction(Duration::from_millis(1_500));
     }
 
+    /// Sends what lingers and waits a moment; whether nothing is left.
+    ///
+    /// In slices: while it flushes, librdkafka asks again and again whether a partition's request under way is answered,
+    /// and takes a core for it.
+    fn flushed(&self) -> bool {
+        if native::flush(self.producer.client(), Duration::from_millis(2)) {
+            return true;
+        }
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(1));
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Waits for a place in a full queue.
     ///
     /// # Errors
@@ -182,9 +201,17 @@ impl Transactions {
             return Err(Error::data(format!("target: {what} is larger than a producer's queue"))
                 .hint("raise queue.buffering.max.kbytes of the target"));
         }
-        // Not only in the next batch: a queue full of one that lingers would stay full.
-        let _ = native::flush(self.producer.client(), Duration::from_millis(20));
-        self.producer.poll(Duration::ZERO);
+        let full = self.producer.in_flight_count();
+        let patience = Instant::now() + PATIENCE;
+        while Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() < full {
+                return Ok(());
+            }
+        }
+        // A queue full of batches that linger would stay full.
+        self.flushed();
         Ok(())
     }
 

@@ -35,44 +35,52 @@ impl<'a> Record<'a> {
         self.message
     }
 
+    /// The key's bytes; `None` for a null.
     #[must_use]
     pub fn key(&self) -> Option<&'a [u8]> {
         // SAFETY: pointer and length are of one field of the record, which outlives the borrow.
         unsafe { bytes(self.message.key, self.message.key_len) }
     }
 
+    /// The value's bytes; `None` for a null.
     #[must_use]
     pub fn value(&self) -> Option<&'a [u8]> {
         // SAFETY: as for the key.
         unsafe { bytes(self.message.payload, self.message.len) }
     }
 
+    /// Bytes of the key; 0 for a null.
     #[must_use]
     pub const fn key_len(&self) -> usize {
         self.message.key_len
     }
 
+    /// Bytes of the value; 0 for a null.
     #[must_use]
     pub const fn value_len(&self) -> usize {
         self.message.len
     }
 
+    /// The partition it was read from.
     #[must_use]
     pub const fn partition(&self) -> i32 {
         self.message.partition
     }
 
+    /// Its offset in the partition.
     #[must_use]
     pub const fn offset(&self) -> i64 {
         self.message.offset
     }
 
+    /// The name of its topic.
     #[must_use]
     pub fn topic(&self) -> String {
         // SAFETY: the topic's handle lives as long as the record; its name is copied.
         unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.message.rkt)) }.to_string_lossy().into_owned()
     }
 
+    /// Its time, and whether producer or broker gave it.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
         use sys::rd_kafka_timestamp_type_t as Kind;
@@ -96,6 +104,7 @@ unsafe fn bytes<'a>(pointer: *const std::ffi::c_void, length: usize) -> Option<&
 pub struct Held(Freed<sys::rd_kafka_message_t>);
 
 impl Held {
+    /// The record, as long as it is held.
     #[must_use]
     pub fn record(&self) -> Record<'_> {
         // SAFETY: the message is there until its guard is dropped.
