@@ -186,7 +186,7 @@ def arrived(servers, name, count):
     """Read what is there, once it is at least so much."""
     found: list[int] = []
 
-    def enough() -> bool:
+    def enough():
         found[:] = numbers(servers, name)
         return len(found) >= count
 
