@@ -235,11 +235,12 @@ fn fill(
             continue;
         }
         // A slice of messages between two looks at the clock.
-        let (now, now_ms) = (Instant::now(), record::now_ms());
+        let now_ms = record::now_ms();
+        let mut heard = false;
         for _ in 0..512 {
             match consumer.next(Duration::from_millis(20)) {
                 None => {
-                    if quiet_since.elapsed() > Duration::from_secs(30) {
+                    if !heard && quiet_since.elapsed() > Duration::from_secs(30) {
                         let told = consumer.context().last_error().unwrap_or_default();
                         return Err(Error::external(format!(
                             "source: topic {} does not answer: {told}",
@@ -249,7 +250,7 @@ fn fill(
                     break;
                 }
                 Some(Ok(held)) => {
-                    quiet_since = now;
+                    heard = true;
                     let record = held.record();
                     let Some(part) = parts.iter_mut().find(|part| part.partition == record.partition()) else {
                         return Err(Error::bug(format!(
@@ -279,7 +280,7 @@ fn fill(
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    quiet_since = now;
+                    heard = true;
                     let seen = native::fetched_end(consumer.client(), &run.source_topic.name, partition);
                     if let Some(part) = parts.iter_mut().find(|part| part.partition == partition)
                         && seen.is_some_and(|seen| seen >= part.end)
@@ -297,6 +298,10 @@ fn fill(
             if pending.books.read >= max_events || pending.books.bytes >= max_bytes {
                 break;
             }
+        }
+        if heard {
+            // At the slice's end: a full queue may have held it up, which is not the source's silence.
+            quiet_since = Instant::now();
         }
         transactions.producer.poll(Duration::ZERO);
     }
