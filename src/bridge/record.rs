@@ -4,8 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::Timestamp;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::producer::Producer;
 use serde::Serialize;
 
 use super::lane::Run;
@@ -133,11 +132,10 @@ pub fn partition(target: &Target, source: &Topic, record: Record<'_>) -> i32 {
     record.key().map_or(record.partition() % count, |key| partitioner::partition_of(key, count))
 }
 
-/// Writes an event to the target topic: its key, headers and timestamp, and a value. A full queue is polled, never slept
-/// on.
+/// Writes an event to the target topic: its key, headers and timestamp, and a value.
 ///
 /// # Errors
-/// As [`Transactions::judge`]; `Cancelled`.
+/// As [`Transactions::hand_over`].
 pub fn write(
     transactions: &Transactions,
     record: Record<'_>,
@@ -149,43 +147,37 @@ pub fn write(
         Timestamp::NotAvailable => -1,
         Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
     };
-    let client = transactions.producer.client();
-    loop {
-        match native::produce(client, &transactions.topic, partition, timestamp, value, record) {
-            Ok(()) => return Ok(()),
-            Err(RDKafkaErrorCode::QueueFull) => transactions.make_room(&place(record), control)?,
-            Err(code) => return Err(transactions.judge("write to", KafkaError::MessageProduction(code))),
-        }
-    }
+    transactions.hand_over(
+        |client| native::produce(client, &transactions.topic, partition, timestamp, value, record),
+        || place(record),
+        control,
+    )
 }
 
-/// Hands a position or a dead letter to librdkafka, as [`write`] does an event.
-///
-/// # Errors
-/// As [`Transactions::judge`]; `Cancelled`.
-pub fn send(
-    transactions: &Transactions,
-    record: BaseRecord<'_, [u8], [u8]>,
-    what: &str,
-    control: &Control,
-) -> Result<()> {
-    let mut next = record;
-    loop {
-        match transactions.producer.send(next) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                transactions.make_room(what, control)?;
-                next = back;
-            }
-            Err((error, _)) => return Err(transactions.judge("write to", error)),
-        }
-    }
+/// What a run writes beside events: a dead letter, a position, a mark.
+struct Note<'a> {
+    topic: &'a str,
+    partition: i32,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: &'a [RawHeader],
 }
 
-/// Hands a record of our own topics (a position, a mark) to librdkafka: key and value as JSON.
+fn send(transactions: &Transactions, note: &Note<'_>, what: &str, control: &Control) -> Result<()> {
+    let topic = native::topic_handle(transactions.producer.client(), note.topic)
+        .map_err(|said| Error::external(format!("target: write to topic {}: {said}", note.topic)))?;
+    let at = (note.partition, now_ms());
+    transactions.hand_over(
+        |client| native::produce_parts(client, &topic, at, note.key, note.value, note.headers),
+        || what.to_owned(),
+        control,
+    )
+}
+
+/// Writes a record of our own topics (a position, a mark): key and value as JSON.
 ///
 /// # Errors
-/// As [`send`].
+/// As [`Transactions::hand_over`].
 pub fn send_json(
     transactions: &Transactions,
     topic: &str,
@@ -196,8 +188,8 @@ pub fn send_json(
 ) -> Result<()> {
     let bug = |error| Error::bug(format!("target: write to topic {topic}")).because(error);
     let (key, value) = (serde_json::to_vec(key).map_err(bug)?, serde_json::to_vec(value).map_err(bug)?);
-    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(&key).payload(&value);
-    send(transactions, record, topic, control)
+    let note = Note { topic, partition, key: Some(&key), value: Some(&value), headers: &[] };
+    send(transactions, &note, topic, control)
 }
 
 fn place(record: Record<'_>) -> String {
@@ -207,7 +199,7 @@ fn place(record: Record<'_>) -> String {
 /// Writes the raw event with Connect's headers to the dead-letter topic, in the same transaction.
 ///
 /// # Errors
-/// `Data` when there is no such topic or too many letters; as [`send`].
+/// `Data` when there is no such topic or too many letters; as [`Transactions::hand_over`].
 pub fn dead_letter(run: &Run, transactions: &Transactions, record: Record<'_>, letter: &DeadLetter) -> Result<()> {
     let place = place(record);
     let Some(topic) = &run.target_topics.dead_letters else {
@@ -232,17 +224,12 @@ pub fn dead_letter(run: &Run, transactions: &Transactions, record: Record<'_>, l
     ] {
         headers.push((name.into(), Some(value.into())));
     }
-    let key = record.key().filter(|_| kept.rest);
-    let value = record.value().filter(|_| kept.value);
-    let client = transactions.producer.client();
-    let handle = native::topic_handle(client, &topic.name)
-        .map_err(|said| Error::external(format!("target: dead-letter topic {}: {said}", topic.name)))?;
-    let at = (record.partition() % topic.partitions, now_ms());
-    loop {
-        match native::produce_parts(client, &handle, at, key, value, &headers) {
-            Ok(()) => return Ok(()),
-            Err(RDKafkaErrorCode::QueueFull) => transactions.make_room(&place, &run.control)?,
-            Err(code) => return Err(transactions.judge("write to", KafkaError::MessageProduction(code))),
-        }
-    }
+    let note = Note {
+        topic: &topic.name,
+        partition: record.partition() % topic.partitions,
+        key: record.key().filter(|_| kept.rest),
+        value: record.value().filter(|_| kept.value),
+        headers: &headers,
+    };
+    send(transactions, &note, &place, &run.control)
 }

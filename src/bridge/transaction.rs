@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 
@@ -175,8 +176,7 @@ impl Transactions {
 
     /// Sends what lingers and waits a moment; whether nothing is left.
     ///
-    /// In slices: while it flushes, librdkafka asks again and again whether a partition's request under way is answered,
-    /// and takes a core for it.
+    /// In slices: while it flushes, a thread of librdkafka does not sleep until a partition's request under way is answered.
     fn flushed(&self) -> bool {
         if native::flush(self.producer.client(), Duration::from_millis(2)) {
             return true;
@@ -191,17 +191,36 @@ impl Transactions {
         false
     }
 
+    /// Hands a record to librdkafka by `produce`; a full queue is waited for. `what` names the record.
+    ///
+    /// # Errors
+    /// As [`Self::judge`]; `Cancelled`; `Data` for a record larger than the whole queue.
+    pub fn hand_over(
+        &self,
+        produce: impl Fn(&Client<Context>) -> std::result::Result<(), RDKafkaErrorCode>,
+        what: impl Fn() -> String,
+        control: &Control,
+    ) -> Result<()> {
+        loop {
+            match produce(self.producer.client()) {
+                Ok(()) => return Ok(()),
+                Err(RDKafkaErrorCode::QueueFull) => self.make_room(&what(), control)?,
+                Err(code) => return Err(self.judge("write to", KafkaError::MessageProduction(code))),
+            }
+        }
+    }
+
     /// Waits for a place in a full queue.
     ///
     /// # Errors
     /// `Cancelled`; `Data` when the queue is empty already: `what` is larger than the whole of it.
-    pub fn make_room(&self, what: &str, control: &Control) -> Result<()> {
+    fn make_room(&self, what: &str, control: &Control) -> Result<()> {
         control.check("bridge: write events")?;
-        if self.producer.in_flight_count() == 0 {
+        let full = self.producer.in_flight_count();
+        if full == 0 {
             return Err(Error::data(format!("target: {what} is larger than a producer's queue"))
                 .hint("raise queue.buffering.max.kbytes of the target"));
         }
-        let full = self.producer.in_flight_count();
         let patience = Instant::now() + PATIENCE;
         while Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(1));

@@ -20,7 +20,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::Producer;
 
@@ -272,17 +271,14 @@ impl Replay<'_> {
 
     fn send(&self, transactions: &Transactions, letter: &Letter, event: &Event) -> Result<()> {
         let what =
-            format!("letter of topic {} partition {} offset {}", self.letters.name, letter.partition, letter.offset);
+            || format!("letter of topic {} partition {} offset {}", self.letters.name, letter.partition, letter.offset);
         let (key, value) = (letter.key.as_deref(), event.value.as_deref());
         let place = (event.partition, event.timestamp_ms);
-        let client = transactions.producer.client();
-        loop {
-            match native::produce_parts(client, &transactions.topic, place, key, value, &letter.headers) {
-                Ok(()) => return Ok(()),
-                Err(RDKafkaErrorCode::QueueFull) => transactions.make_room(&what, &self.control)?,
-                Err(code) => return Err(transactions.judge("write to", KafkaError::MessageProduction(code))),
-            }
-        }
+        transactions.hand_over(
+            |client| native::produce_parts(client, &transactions.topic, place, key, value, &letter.headers),
+            what,
+            &self.control,
+        )
     }
 
     /// How many partitions the letter's source has: the positions of its job have as many, and the cluster itself may be

@@ -2,7 +2,6 @@
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, doc};
-use rdkafka::message::{BorrowedMessage, Message};
 
 use crate::kafka::native::{self, RawHeader, Record};
 
@@ -21,15 +20,15 @@ pub fn header((name, value): &RawHeader) -> Bson {
 
 /// The raw BSON element `field: {topic, partition, offset, timestamp, key, headers}`.
 #[must_use]
-pub fn element(field: &str, message: &BorrowedMessage<'_>) -> Vec<u8> {
-    let headers: Vec<Bson> = native::headers(Record::of(message)).iter().map(header).collect();
+pub fn element(field: &str, record: Record<'_>) -> Vec<u8> {
+    let headers: Vec<Bson> = native::headers(record).iter().map(header).collect();
     let whole = doc! {
         field: {
-            "topic": message.topic(),
-            "partition": message.partition(),
-            "offset": message.offset(),
-            "timestamp": message.timestamp().to_millis().map(bson::DateTime::from_millis),
-            "key": message.key().map(binary),
+            "topic": record.topic(),
+            "partition": record.partition(),
+            "offset": record.offset(),
+            "timestamp": record.timestamp().to_millis().map(bson::DateTime::from_millis),
+            "key": record.key().map(binary),
             "headers": headers,
         }
     };

@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 use rdkafka::Timestamp;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::batch::{Batch, Event};
 use super::{bson as writer, metadata};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::Tape;
-use crate::kafka::{Cluster, PromptConsumer, is_hollow, native, settings, tokens};
+use crate::kafka::native::{self, Record};
+use crate::kafka::{Cluster, PartitionReader, is_hollow, settings, tokens};
 use crate::mongo::sources::event_id;
 
 /// A batch ends at so many bytes, whatever its size in documents: servers take 48 MB at once.
@@ -31,7 +30,7 @@ pub struct Part {
 /// What to read, and how far.
 pub struct Reader {
     /// Of the group whose offsets are committed at the end; it assigns and never joins.
-    pub consumer: PromptConsumer,
+    pub consumer: PartitionReader,
     topic: String,
     tag: u32,
     parts: BTreeMap<i32, Part>,
@@ -67,18 +66,11 @@ impl Reader {
         metadata: Option<String>,
         limits: &Limits<'_>,
     ) -> Result<Self> {
-        let what = format!("source: assign topic {topic}");
         let config = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512);
-        let consumer = PromptConsumer::open(config, &cluster.properties, cluster.role)?;
         let open: BTreeMap<i32, Part> =
             parts.into_iter().filter(|part| part.next < part.end).map(|part| (part.partition, part)).collect();
-        let mut assignment = TopicPartitionList::new();
-        for part in open.values() {
-            assignment
-                .add_partition_offset(topic, part.partition, Offset::Offset(part.next))
-                .map_err(|error| Error::bug(what.clone()).because(error))?;
-        }
-        consumer.assign(&assignment).map_err(|error| Error::external(what).because(error))?;
+        let offsets: Vec<(i32, i64)> = open.values().map(|part| (part.partition, part.next)).collect();
+        let consumer = PartitionReader::open(config, cluster, topic, &offsets)?;
         Ok(Self {
             consumer,
             topic: topic.to_owned(),
@@ -119,7 +111,7 @@ impl Reader {
                 if batch.books.read >= self.batch_size || batch.bytes >= BATCH_BYTES || self.limited.is_some() {
                     break;
                 }
-                match self.consumer.poll(Duration::from_millis(20)) {
+                match self.consumer.next(Duration::from_millis(20)) {
                     None => {
                         if quiet.elapsed() > Duration::from_secs(30) {
                             let told = self.consumer.context().last_error().unwrap_or_default();
@@ -130,10 +122,10 @@ impl Reader {
                         }
                         break;
                     }
-                    Some(Ok(message)) => {
+                    Some(Ok(held)) => {
                         quiet = Instant::now();
                         let taken = take(
-                            &message,
+                            held.record(),
                             &mut batch,
                             &mut self.parts,
                             (self.tag, self.metadata.as_deref()),
@@ -187,7 +179,7 @@ fn failed(topic: &str, error: &KafkaError) -> Error {
 
 /// Puts one event into the batch; false when `max_events` are read.
 fn take(
-    message: &BorrowedMessage<'_>,
+    record: Record<'_>,
     batch: &mut Batch,
     parts: &mut BTreeMap<i32, Part>,
     (tag, field): (u32, Option<&str>),
@@ -195,7 +187,7 @@ fn take(
     left: &mut u64,
     tape: &mut Tape,
 ) -> Result<bool> {
-    let (partition, offset) = (message.partition(), message.offset());
+    let (partition, offset) = (record.partition(), record.offset());
     let Some(part) = parts.get_mut(&partition) else { return Ok(true) };
     let end = part.end;
     if offset < end {
@@ -206,9 +198,9 @@ fn take(
         batch.holes += holes(part, offset);
         part.next = offset + 1;
         batch.books.read += 1;
-        batch.books.bytes += message.payload_len() as u64;
-        batch.bytes += message.payload_len() + message.key_len();
-        place(message, batch, (tag, field), decided, tape)?;
+        batch.books.bytes += record.value_len() as u64;
+        batch.bytes += record.value_len() + record.key_len();
+        place(record, batch, (tag, field), decided, tape)?;
         batch.next.insert(partition, offset + 1);
     }
     if offset + 1 >= end {
@@ -226,27 +218,27 @@ fn holes(part: &Part, offset: i64) -> u64 {
 }
 
 fn place(
-    message: &BorrowedMessage<'_>,
+    record: Record<'_>,
     batch: &mut Batch,
     (tag, field): (u32, Option<&str>),
     decided: &HashMap<(i32, i64), String>,
     tape: &mut Tape,
 ) -> Result<()> {
-    let id = event_id(tag, message.partition(), message.offset())?;
-    if let Some(reason) = decided.get(&(message.partition(), message.offset())) {
+    let id = event_id(tag, record.partition(), record.offset())?;
+    if let Some(reason) = decided.get(&(record.partition(), record.offset())) {
         batch.books.dead_lettered += 1;
         *batch.books.reasons.entry(reason.clone()).or_default() += 1;
         return Ok(());
     }
-    let Some(value) = message.payload() else {
+    let Some(value) = record.value() else {
         batch.books.deleted += 1;
         return Ok(());
     };
-    let element = field.map(|name| (name, metadata::element(name, message)));
+    let element = field.map(|name| (name, metadata::element(name, record)));
     let extra = element.as_ref().map(|(name, element)| (*name, element.as_slice()));
     let begin = batch.bson.len();
     let written = writer::write(tape, value, &id, extra, &mut batch.bson);
-    let event = event(message, batch, id);
+    let event = event(record, batch, id);
     match written {
         Ok(()) => {
             batch.documents.push(begin..batch.bson.len());
@@ -260,17 +252,17 @@ fn place(
     Ok(())
 }
 
-fn event(message: &BorrowedMessage<'_>, batch: &mut Batch, id: [u8; 12]) -> Event {
+fn event(record: Record<'_>, batch: &mut Batch, id: [u8; 12]) -> Event {
     Event {
         id,
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp: match message.timestamp() {
+        partition: record.partition(),
+        offset: record.offset(),
+        timestamp: match record.timestamp() {
             Timestamp::NotAvailable => -1,
             Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
         },
-        key: batch.keep(message.key()),
-        value: batch.keep(message.payload()),
-        headers: native::headers(native::Record::of(message)),
+        key: batch.keep(record.key()),
+        value: batch.keep(record.value()),
+        headers: native::headers(record),
     }
 }

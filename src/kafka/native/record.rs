@@ -147,14 +147,13 @@ impl Batches {
     }
 
     /// Takes what is there, or waits for one record, and frees those taken before.
-    pub fn refill(&mut self, timeout: Duration) -> usize {
+    pub fn refill(&mut self, timeout: Duration) {
         self.taken.clear();
         if self.fill(AT_ONCE, Duration::ZERO) == 0 {
             self.fill(1, timeout);
         }
         // The first one is the next one.
         self.taken.reverse();
-        self.taken.len()
     }
 
     fn fill(&mut self, most: usize, timeout: Duration) -> usize {
