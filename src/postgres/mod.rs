@@ -3,6 +3,7 @@
 //! What is not understood is refused loudly: tokio-postgres alone knows fewer modes than libpq and would go on in the
 //! clear. Messages never show the DSN (I6).
 
+pub mod columns;
 pub mod copy;
 pub mod dsn;
 

@@ -1,6 +1,8 @@
 //! Publication: one PostgreSQL transaction for all tables and dates of a run, so that a reader sees the old generation
 //! or the new one, never a mixture (I2).
 
+pub mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
