@@ -6,6 +6,7 @@
 pub mod columns;
 pub mod copy;
 pub mod dsn;
+pub mod numeric;
 
 use std::time::Duration;
 
