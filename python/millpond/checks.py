@@ -18,8 +18,8 @@ class Check:
         column: Of `max_null_share` (default: the first key) and of `max_change` (default: the number of rows).
         max_null_share: From 0 to 1. Of a key: the events without one, of all events; of a metric: the rows.
         max_change: 0.5 allows half as much and half more. A report with nothing before it passes.
-        against: What `max_change` compares with: "date_before", the newest earlier date of the table, or "replaced", the
-            report of the same date that this run replaces.
+        against: What `max_change` compares with: "date_before", the newest earlier date of the table, or "replaced",
+            the report of the same date that this run replaces.
     """
 
     table: str

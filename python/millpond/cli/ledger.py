@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ _SCHEMA = click.option("--schema", metavar="NAME", help="Default: the first one 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
-def _place(file: Path | None, dsn: str | None, schema: str | None) -> dict[str, Any]:
+def _place(file: Path | None, postgres_dsn: str | None, schema: str | None) -> dict[str, Any]:
     found = settings.servers(file)
-    dsn = dsn if dsn is not None else found["postgres_dsn"]
+    dsn = postgres_dsn if postgres_dsn is not None else found["postgres_dsn"]
     if dsn is None:
         raise errors.ConfigError("postgres_dsn is missing", "give --postgres-dsn, MILLPOND_POSTGRES_DSN or a file")
     return {"postgres_dsn": dsn, "schema": schema or found["schema"]}
@@ -40,21 +39,13 @@ def _fail(error: errors.Error) -> None:
 @click.option("--date", metavar="YYYY-MM-DD", help="Those that published this date.")
 @click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, help="The newest.")
 @_JSON
-def runs(
-    config: Path | None,
-    postgres_dsn: str | None,
-    schema: str | None,
-    job: str | None,
-    date: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
+def runs(config: Path | None, as_json: bool, postgres_dsn: str | None, schema: str | None, **chosen: Any) -> None:
     """List the publications, newest first."""
     import millpond
 
     try:
         place = _place(config, postgres_dsn, schema)
-        found = millpond.runs(**place, job=job, date=date, limit=limit)
+        found = millpond.runs(**place, **chosen)
     except errors.Error as error:
         _fail(error)
         return
@@ -83,21 +74,13 @@ def runs(
 @_SCHEMA
 @click.option("--mongo-uri", metavar="VALUE", help="To say whether newer events have arrived since.")
 @_JSON
-def report(
-    date: str,
-    table: str | None,
-    config: Path | None,
-    postgres_dsn: str | None,
-    schema: str | None,
-    mongo_uri: str | None,
-    as_json: bool,
-) -> None:
+def report(config: Path | None, as_json: bool, date: str, table: str | None, **places: str | None) -> None:
     """Say when a date's reports were made, from what, and whether newer events have arrived since."""
     import millpond
 
     try:
-        place = _place(config, postgres_dsn, schema)
-        uri = mongo_uri or settings.servers(config)["mongo_uri"] or os.environ.get("MILLPOND_MONGO_URI")
+        uri = places.pop("mongo_uri") or settings.servers(config)["mongo_uri"]
+        place = _place(config, **places)
         told = millpond.explain_report(**place, date=date, table=table, mongo_uri=uri)
     except errors.Error as error:
         _fail(error)

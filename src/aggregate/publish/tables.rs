@@ -80,7 +80,6 @@ impl Need {
 /// `Config` with the difference, or for a missing right.
 pub async fn ensure(client: &mut Client, schema: Option<&str>, tables: &[Table]) -> Result<Place> {
     let schema = enter(client, schema).await?;
-    refuse_unfit_server(client).await?;
     // Almost always all is there: then nobody waits for a lock.
     if let Some(place) = look(client, &schema, tables).await? {
         return Ok(place);
@@ -161,7 +160,11 @@ async fn refuse_unfit_server(client: &Client) -> Result<()> {
 }
 
 /// The place of the publication; `None` when something has to be made first.
-async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Option<Place>> {
+///
+/// # Errors
+/// `Config` naming what does not fit, a server that takes no reports, or a missing right.
+pub async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Option<Place>> {
+    refuse_unfit_server(client).await?;
     let found = relations(client, tables).await?;
     let mut whole = true;
     let mut oids = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! What `millpond runs` and `millpond explain report` ask for.
 
-use super::Arguments;
+use super::{Arguments, wrong};
 use crate::aggregate::history::{Chosen, Where};
 use crate::error::Result;
 
@@ -15,7 +15,10 @@ pub struct Asked {
 }
 
 fn place(arguments: &mut Arguments) -> Result<Where> {
-    Ok(Where { postgres_dsn: arguments.needed("postgres_dsn")?, schema: arguments.text("schema")? })
+    // An empty one is one of libpq's forms: the environment says all.
+    let postgres_dsn = arguments.text("postgres_dsn")?;
+    let postgres_dsn = postgres_dsn.ok_or_else(|| wrong("postgres_dsn", "a connection string"))?;
+    Ok(Where { postgres_dsn, schema: arguments.text("schema")? })
 }
 
 /// Which publications are listed.
