@@ -46,7 +46,10 @@ pub async fn read(database: &Database, place: &Place) -> Result<BTreeMap<i32, i6
                 place.collection, place.topic
             ))
             .hint(format!(
-                "to store the topic again, delete its positions from {POSITIONS}; or restore the collection"
+                "`millpond positions reset --database {} --collection {}` goes on from there in the new one; with --to earliest \
+                 what the topic still has is stored again",
+                database.name(),
+                place.collection
             )));
         }
         if kept.get_str("id").is_ok_and(|id| id != "kafka") {

@@ -21,14 +21,28 @@ pub fn header((name, value): &RawHeader) -> Bson {
 /// The raw BSON element `field: {topic, partition, offset, timestamp, key, headers}`.
 #[must_use]
 pub fn element(field: &str, record: Record<'_>) -> Vec<u8> {
-    let headers: Vec<Bson> = native::headers(record).iter().map(header).collect();
+    let place = (record.topic(), record.partition(), record.offset());
+    let place = (place.0.as_str(), place.1, place.2);
+    described(field, place, record.timestamp().to_millis(), record.key(), &native::headers(record))
+}
+
+/// The same of what is known of an event.
+#[must_use]
+pub fn described(
+    field: &str,
+    (topic, partition, offset): (&str, i32, i64),
+    timestamp_ms: Option<i64>,
+    key: Option<&[u8]>,
+    headers: &[RawHeader],
+) -> Vec<u8> {
+    let headers: Vec<Bson> = headers.iter().map(header).collect();
     let whole = doc! {
         field: {
-            "topic": record.topic(),
-            "partition": record.partition(),
-            "offset": record.offset(),
-            "timestamp": record.timestamp().to_millis().map(bson::DateTime::from_millis),
-            "key": record.key().map(binary),
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "timestamp": timestamp_ms.map(bson::DateTime::from_millis),
+            "key": key.map(binary),
             "headers": headers,
         }
     };

@@ -1,6 +1,7 @@
 //! The Kafka side: reads the shard's partitions to their ends and fills batches.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Timestamp;
@@ -8,7 +9,10 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::batch::{Batch, Event};
+use super::gaps::Gaps;
 use super::{bson as writer, metadata};
+use crate::bridge::gaps::is_told_by;
+use crate::bridge::throttle::{self, Throttle};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::Tape;
@@ -31,6 +35,11 @@ pub struct Part {
 pub struct Reader {
     /// Of the group whose offsets are committed at the end; it assigns and never joins.
     pub consumer: PartitionReader,
+    /// What was skipped, at the start and since.
+    pub gaps: Gaps,
+    cluster: Arc<Cluster>,
+    group: String,
+    throttle: Option<Throttle>,
     topic: String,
     tag: u32,
     parts: BTreeMap<i32, Part>,
@@ -48,6 +57,7 @@ pub struct Reader {
 pub struct Limits<'a> {
     pub group: &'a str,
     pub batch_size: usize,
+    pub throttle: Option<Throttle>,
     pub max_events: Option<u64>,
     pub deadline: Option<Instant>,
 }
@@ -58,21 +68,22 @@ impl Reader {
     /// # Errors
     /// `Config` or `External`, as librdkafka says.
     pub fn new(
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         topic: &str,
         tag: u32,
-        parts: Vec<Part>,
+        (parts, gaps): (Vec<Part>, Gaps),
         decided: HashMap<(i32, i64), String>,
         metadata: Option<String>,
-        limits: &Limits<'_>,
+        limits: Limits<'_>,
     ) -> Result<Self> {
-        let config = settings::consumer(&cluster.properties, limits.group, 24 * 1024, 512);
         let open: BTreeMap<i32, Part> =
             parts.into_iter().filter(|part| part.next < part.end).map(|part| (part.partition, part)).collect();
-        let offsets: Vec<(i32, i64)> = open.values().map(|part| (part.partition, part.next)).collect();
-        let consumer = PartitionReader::open(config, cluster, topic, &offsets)?;
         Ok(Self {
-            consumer,
+            consumer: open_at(cluster, topic, limits.group, &open)?,
+            gaps,
+            cluster: Arc::clone(cluster),
+            group: limits.group.to_owned(),
+            throttle: limits.throttle,
             topic: topic.to_owned(),
             tag,
             parts: open,
@@ -89,7 +100,7 @@ impl Reader {
     /// The next batch, or `None` when every partition is at its end or a limit is reached.
     ///
     /// # Errors
-    /// `Position` when retention took events meanwhile, `External`, `Cancelled`.
+    /// `Position` when retention took events meanwhile and the run may not go on behind them, `External`, `Cancelled`.
     pub fn batch(&mut self, control: &Control) -> Result<Option<Batch>> {
         let mut batch = Batch::default();
         let mut quiet = Instant::now();
@@ -106,6 +117,12 @@ impl Reader {
             }
             if batch.books.read > 0 && began.elapsed() > Duration::from_secs(1) {
                 break;
+            }
+            if let Some(wait) = self.throttle.as_ref().map(|throttle| throttle.wait(Instant::now()))
+                && !wait.is_zero()
+            {
+                control.sleep("sink: read events", wait.min(throttle::LOOK))?;
+                continue;
             }
             for _ in 0..256 {
                 if batch.books.read >= self.batch_size || batch.bytes >= BATCH_BYTES || self.limited.is_some() {
@@ -133,8 +150,11 @@ impl Reader {
                             &mut self.left,
                             &mut self.tape,
                         )?;
+                        let spent = |throttle: &Throttle| throttle.spend(held.record(), Instant::now());
                         if !taken {
                             self.limited = Some("max_events");
+                        } else if self.throttle.as_ref().is_some_and(spent) {
+                            break;
                         }
                     }
                     Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -151,6 +171,10 @@ impl Reader {
                         }
                     }
                     Some(Err(error)) if is_hollow(&error) => {}
+                    Some(Err(error)) if is_told_by(&error) => {
+                        self.skip(&mut batch, control)?;
+                        break;
+                    }
                     Some(Err(error)) => return Err(failed(&self.topic, &error)),
                 }
                 if self.parts.is_empty() {
@@ -160,16 +184,46 @@ impl Reader {
         }
         Ok((batch.books.read > 0 || !batch.next.is_empty()).then_some(batch))
     }
+
+    /// Goes on behind what retention took while it was being read, if the run may.
+    fn skip(&mut self, batch: &mut Batch, control: &Control) -> Result<()> {
+        let open: Vec<i32> = self.parts.keys().copied().collect();
+        let mut any = false;
+        for end in self.cluster.ends(&self.topic, &open)? {
+            let Some(part) = self.parts.get_mut(&end.partition) else { continue };
+            let next = self.gaps.resume(&self.cluster, &self.topic, &end, part.next, control)?;
+            if next == part.next {
+                continue;
+            }
+            any = true;
+            batch.holes += holes(part, next.min(part.end));
+            part.next = next;
+            batch.next.insert(end.partition, next);
+            if next >= part.end {
+                self.parts.remove(&end.partition);
+            }
+        }
+        if !any {
+            return Err(Error::external(format!(
+                "source: topic {} did not have an offset that it has now",
+                self.topic
+            ))
+            .hint("a leader moved: retry"));
+        }
+        self.consumer = open_at(&self.cluster, &self.topic, &self.group, &self.parts)?;
+        Ok(())
+    }
+}
+
+fn open_at(cluster: &Cluster, topic: &str, group: &str, open: &BTreeMap<i32, Part>) -> Result<PartitionReader> {
+    let config = settings::consumer(&cluster.properties, group, 24 * 1024, 512);
+    let offsets: Vec<(i32, i64)> = open.values().map(|part| (part.partition, part.next)).collect();
+    PartitionReader::open(config, cluster, topic, &offsets)
 }
 
 fn failed(topic: &str, error: &KafkaError) -> Error {
     let what = format!("source: read topic {topic}");
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-            Error::position(format!("{what}: retention took events while they were being read"))
-                .hint("raise the topic's retention")
-                .because(error.clone())
-        }
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
             Error::config(what).hint("grant READ on it").because(error.clone())
         }
