@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
-//! | [`explain`] | one event under a transform, field by field |
+//! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`oauth`] | tokens out of Python callables |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
@@ -31,5 +31,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::positions_show, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_reset, module)?)?;
     module.add_function(wrap_pyfunction!(run::doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(explain::explain_id, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)
 }

@@ -11,6 +11,7 @@ use futures_util::TryStreamExt;
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::{Collection, Database};
 
+use super::identity::Identity;
 use super::metadata;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
@@ -67,9 +68,13 @@ impl Batch {
 
     /// The documents to send, as the driver takes them.
     fn select(&self, pending: &[usize]) -> Result<Vec<&RawDocument>> {
-        let document = |index: &usize| RawDocument::from_bytes(&self.bson[self.documents[*index].clone()]);
-        let documents: std::result::Result<_, _> = pending.iter().map(document).collect();
-        documents.map_err(|error| Error::bug("sink: a document is no BSON").because(error))
+        pending.iter().map(|index| self.document(*index)).collect()
+    }
+
+    /// One document.
+    pub(super) fn document(&self, index: usize) -> Result<&RawDocument> {
+        RawDocument::from_bytes(&self.bson[self.documents[index].clone()])
+            .map_err(|error| Error::bug("sink: a document is no BSON").because(error))
     }
 
     fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
@@ -83,6 +88,8 @@ pub struct Books {
     pub read: u64,
     pub inserted: u64,
     pub already_present: u64,
+    pub replaced: u64,
+    pub superseded: u64,
     pub deleted: u64,
     pub dead_lettered: u64,
     pub reasons: BTreeMap<String, u64>,
@@ -96,6 +103,8 @@ impl Books {
         self.read += other.read;
         self.inserted += other.inserted;
         self.already_present += other.already_present;
+        self.replaced += other.replaced;
+        self.superseded += other.superseded;
         self.deleted += other.deleted;
         self.dead_lettered += other.dead_lettered;
         self.bytes += other.bytes;
@@ -111,12 +120,18 @@ impl Books {
         *self.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
     }
 
+    /// Events whose effect is in the collection.
+    #[must_use]
+    pub const fn stored(&self) -> u64 {
+        self.inserted + self.already_present + self.replaced + self.superseded + self.deleted
+    }
+
     /// I1: every event read ended in exactly one place.
     ///
     /// # Errors
     /// `Bug` when it did not.
     pub fn balance(&self) -> Result<()> {
-        let placed = self.inserted + self.already_present + self.deleted + self.dead_lettered;
+        let placed = self.stored() + self.dead_lettered;
         if self.read == placed {
             return Ok(());
         }
@@ -130,11 +145,12 @@ pub struct Place {
     pub database: Database,
     pub collection: String,
     pub topic: String,
+    pub identity: Identity,
     pub control: Arc<Control>,
 }
 
 impl Place {
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         format!("sink: insert into {}.{}", self.database.name(), self.collection)
     }
 
@@ -143,9 +159,21 @@ impl Place {
     /// # Errors
     /// `External` when the server does not take it within a minute; `Config` for a missing right; `Bug`.
     pub async fn write(&self, mut batch: Batch) -> Result<Batch> {
+        let deadline = Instant::now() + DEADLINE;
+        if self.identity.versioned() {
+            self.upsert(&mut batch, deadline).await?;
+        } else {
+            self.insert(&mut batch, deadline).await?;
+        }
+        self.write_letters(&batch, deadline).await?;
+        batch.books.batches = 1;
+        batch.books.balance()?;
+        Ok(batch)
+    }
+
+    async fn insert(&self, batch: &mut Batch, deadline: Instant) -> Result<()> {
         let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
         let events: Collection<&RawDocument> = self.database.collection(&self.collection);
-        let deadline = Instant::now() + DEADLINE;
         let mut pause = Duration::from_millis(100);
         while !pending.is_empty() {
             let insert = events.insert_many(batch.select(&pending)?).ordered(false).write_concern(majority());
@@ -154,20 +182,17 @@ impl Place {
                     batch.books.inserted += pending.len() as u64;
                     pending.clear();
                 }
-                Err(error) => match self.judge(&mut batch, &pending, error).await? {
+                Err(error) => match self.judge(batch, &pending, error).await? {
                     None => pending.clear(),
                     // Documents that arrived already are duplicates the next time: counted as present, stored once.
                     Some(error) => self.again(error, deadline, &mut pause).await?,
                 },
             }
         }
-        self.write_letters(&batch, deadline).await?;
-        batch.books.batches = 1;
-        batch.books.balance()?;
-        Ok(batch)
+        Ok(())
     }
 
-    async fn again(&self, error: Error, deadline: Instant, pause: &mut Duration) -> Result<()> {
+    pub(super) async fn again(&self, error: Error, deadline: Instant, pause: &mut Duration) -> Result<()> {
         if !error.retryable() || Instant::now() > deadline {
             return Err(error);
         }
@@ -330,7 +355,7 @@ fn cut<'a>(rest: &mut Option<&'a [u8]>, room: usize) -> Option<&'a [u8]> {
 }
 
 /// Codes that a retry of the same document cannot change. Others are the server's trouble.
-const fn is_final(code: i32) -> bool {
+pub(super) const fn is_final(code: i32) -> bool {
     // DuplicateKey, DocumentValidationFailure, BadValue, TypeMismatch, BSONObjectTooLarge, InvalidBSON, Overflow,
     // CannotBuildIndexKeys, too long index keys.
     matches!(code, 11_000 | 121 | 2 | 14 | 10_334 | 22 | 15 | 201 | 17_280 | 17_262 | 16_755 | 17_419 | 17_420)

@@ -66,7 +66,7 @@ _FLAGS = {
         "max_events_per_second", "max_bytes_per_second", "statistics", "source", "target",
     ),
     "sink": (
-        "topic", "database", "collection", "group_id", "batch_size", "shard", "start", "max_events", "max_seconds",
+        "topic", "database", "collection", "group_id", "batch_size", "id", "shard", "start", "max_events", "max_seconds",
         "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
     ),
     "aggregate": (
@@ -77,6 +77,7 @@ _FLAGS = {
 _HELP = {
     "source": "librdkafka properties as JSON.",
     "target": "librdkafka properties as JSON.",
+    "id": "kafka, key, or field:<dotted name>.",
     "shard": "As JSON: [0, 2].",
     "dates": "latest, all, a date, or first..last.",
     "transform": "product_views, or the path of a TOML file.",
