@@ -1,4 +1,4 @@
-"""The highest version wins: concurrent processes, shards, retries and a zombie against a model in plain Python (I2, I3).
+"""The highest version wins: concurrent processes, shards, retries and a zombie against a model in Python (I2, I3).
 
 `MILLPOND_SEED` repeats a run; a failure prints it.
 """
@@ -35,7 +35,7 @@ def feed(servers: Any, topic: str, events: list[tuple[bytes | None, bytes | None
 
 def drawn(draw: random.Random, numbers: range, *, keyed: bool) -> list[tuple[bytes | None, bytes | None, int, int]]:
     """Events of few hot keys and many cold ones. A key stays in its partition; a field's value comes from anywhere."""
-    events = []
+    events: list[tuple[bytes | None, bytes | None, int, int]] = []
     for n in numbers:
         key = n if n < KEYS else draw.choice([draw.randrange(KEYS), draw.randrange(20)])
         value: bytes | None = json.dumps({"n": n, "k": {"id": f"k{key}"}, "$set": {"n": "$n"}}).encode()

@@ -128,7 +128,7 @@ impl Form {
     ) -> Result<(), DeadLetter> {
         tape.read(value)?;
         let mut id = Vec::new();
-        let named = match &self.identity {
+        let found = match &self.identity {
             Identity::Field(path) => field(path, tape, value, &mut id),
             _ => key(record, &mut id),
         };
@@ -136,22 +136,21 @@ impl Form {
         let names: Vec<&str> = self.metadata.as_deref().into_iter().chain([BESIDE]).collect();
         let (before, none) = (out.len(), writer::object_id(&[0; 12]));
         // What is wrong with the message goes before what is wrong with its id.
-        let around = Around { id: if named.is_ok() { &id } else { &none }, behind: &behind, names: &names };
+        let around = Around { id: if found.is_ok() { &id } else { &none }, behind: &behind, names: &names };
         writer::document(tape, value, &around, out)?;
         // An update holds the id twice, and the server takes no larger command.
         let size = out.len() - before + id.len() + STATEMENT;
         let fits = if size > MAX_BYTES + OVER { Err(writer::too_large(size)) } else { Ok(()) };
-        named.and(fits).inspect_err(|_| out.truncate(before))
+        found.and(fits).inspect_err(|_| out.truncate(before))
     }
 
     /// `{_millpond: …}`. Both versions compare as MongoDB compares objects: member by member.
     fn beside(&self, record: Record<'_>, deleted: bool) -> RawDocumentBuf {
         let (partition, offset) = (record.partition(), record.offset());
-        let version = match &self.identity {
-            Identity::Field(_) => {
-                rawdoc! { "timestamp": timestamp(record), "partition": partition, "offset": offset }
-            }
-            _ => rawdoc! { "offset": offset, "partition": partition },
+        let version = if let Identity::Field(_) = &self.identity {
+            rawdoc! { "timestamp": timestamp(record), "partition": partition, "offset": offset }
+        } else {
+            rawdoc! { "offset": offset, "partition": partition }
         };
         let mut beside = rawdoc! { "v": version, "source": i64::from(self.tag) };
         if deleted {
@@ -268,7 +267,10 @@ mod tests {
         assert_eq!(found("a", r#"{"b":1,"a":"x"}"#), Ok(r#"{ "_id": "x" }"#.into()));
         assert_eq!(found("a.b", r#"{"a.b":1,"a":{"c":[{"b":3}],"\u0062":2}}"#), Ok(r#"{ "_id": 2 }"#.into()));
         assert_eq!(found(r"a\.b", r#"{"a":{"b":2},"a.b":1}"#), Ok(r#"{ "_id": 1 }"#.into()));
-        assert_eq!(found("a", r#"{"a":{"_id":[1,{"x":2.5}]}}"#), Ok(r#"{ "_id": { "_id": [1, { "x": 2.5 }] } }"#.into()));
+        assert_eq!(
+            found("a", r#"{"a":{"_id":[1,{"x":2.5}]}}"#),
+            Ok(r#"{ "_id": { "_id": [1, { "x": 2.5 }] } }"#.into())
+        );
         for (path, message, why) in [
             ("a", r#"{"b":1}"#, "a is missing"),
             ("a.b", r#"{"a":[{"b":1}]}"#, "a.b is missing"),

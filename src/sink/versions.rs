@@ -85,12 +85,12 @@ impl Place {
             }
         }
         let (mut moved, mut equal) = (0, 0);
-        let mut moves = HashSet::new();
+        let mut strangers = HashSet::new();
         for (index, stored) in open.iter().zip(stored) {
             match stored {
                 Stored::Moved(partition) => {
                     moved += 1;
-                    moves.insert(*index);
+                    strangers.insert(*index);
                     for event in &sent[*index] {
                         let event = batch.events[*event].clone();
                         let detail = format!("the key was met in partition {partition}");
@@ -115,7 +115,7 @@ impl Place {
             batch.books.inserted += made;
             batch.books.replaced += changed;
         }
-        let kept = done.iter().filter(|index| !moves.contains(index));
+        let kept = done.iter().filter(|index| !strangers.contains(index));
         batch.books.superseded += kept.map(|index| sent[*index].len() as u64 - 1).sum::<u64>();
         Ok(unsettled)
     }
@@ -188,6 +188,12 @@ impl Place {
             }
             _ => older,
         };
+        #[cfg(feature = "sabotage")]
+        let older = if crate::sabotage::is("last_writer_wins") {
+            rawdoc! { "$literal": true }
+        } else {
+            older
+        };
         // No source: new, or of another program; another one: a topic that is gone, see `strategy`.
         let replaces = rawdoc! { "$or": [{ "$ne": ["$_millpond.source", source] }, older] };
         let whole = rawdoc! { "$mergeObjects": [literal(document), { "_id": "$_id" }] };
@@ -217,14 +223,13 @@ impl Place {
         for (event, id) in events.iter().zip(ids) {
             let sent = batch.document(*event)?;
             let other;
-            let is = match found.get(&raw(identity_of(sent)?)) {
-                Some(is) => Some(is),
+            let is = if let Some(is) = found.get(&raw(identity_of(sent)?)) {
+                Some(is)
+            } else {
                 // Numbers are equal across their types, and their bytes are not.
-                None => {
-                    let find = collection.find_one(doc! {"_id": {"$eq": id}}).projection(wanted.clone());
-                    other = find.await.map_err(what)?;
-                    other.as_ref()
-                }
+                let find = collection.find_one(doc! {"_id": {"$eq": id}}).projection(wanted.clone());
+                other = find.await.map_err(what)?;
+                other.as_ref()
             };
             stored.push(compare(sent, is.map(|is| &**is), &self.identity)?);
         }

@@ -66,8 +66,8 @@ _FLAGS = {
         "max_events_per_second", "max_bytes_per_second", "statistics", "source", "target",
     ),
     "sink": (
-        "topic", "database", "collection", "group_id", "batch_size", "id", "shard", "start", "max_events", "max_seconds",
-        "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
+        "topic", "database", "collection", "group_id", "batch_size", "id", "shard", "start", "max_events",
+        "max_seconds", "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
     ),
     "aggregate": (
         "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
