@@ -51,6 +51,11 @@ bench-bridge: environments jars ## bridge() beside MirrorMaker 2, Python in tran
 	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
 	$(DEV)/python benchmarks/bridge.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
 
+.PHONY: bench-sink
+bench-sink: environments jars ## sink() beside raw inserts and confluent-kafka + orjson + pymongo, memory and empty runs
+	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
+	$(DEV)/python benchmarks/sink.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: environments ## SECONDS=…: JSON to BSON beside a second reader, coverage-guided; what is found stays in .build/corpus
 	@$(DEV)/python scripts/fuzz.py $(or $(SECONDS),600) .build/corpus

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocument, doc};
 use futures_util::TryStreamExt;
-use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::{Collection, Database};
 
+use super::command::{Refused, fitting};
 use super::identity::Identity;
 use super::metadata;
 use crate::control::{Control, Level};
@@ -64,11 +64,6 @@ impl Batch {
         let begin = self.raw.len();
         self.raw.extend_from_slice(bytes?);
         Some(begin..self.raw.len())
-    }
-
-    /// The documents to send, as the driver takes them.
-    fn select(&self, pending: &[usize]) -> Result<Vec<&RawDocument>> {
-        pending.iter().map(|index| self.document(*index)).collect()
     }
 
     /// One document.
@@ -173,20 +168,21 @@ impl Place {
 
     async fn insert(&self, batch: &mut Batch, deadline: Instant) -> Result<()> {
         let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
-        let events: Collection<&RawDocument> = self.database.collection(&self.collection);
         let mut pause = Duration::from_millis(100);
         while !pending.is_empty() {
-            let insert = events.insert_many(batch.select(&pending)?).ordered(false).write_concern(majority());
-            match insert.await {
-                Ok(_) => {
-                    batch.books.inserted += pending.len() as u64;
-                    pending.clear();
+            let rest = pending.split_off(fitting(pending.iter().map(|index| batch.documents[*index].len())));
+            let documents = pending.iter().map(|index| &batch.bson[batch.documents[*index].clone()]);
+            let done = match self.command("insert", "documents", documents).await {
+                Ok(answer) => self.judge(batch, &pending, answer.refused).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => pending = rest,
+                // Documents that arrived already are duplicates the next time: counted as present, stored once.
+                Err(error) => {
+                    self.again(error, deadline, &mut pause).await?;
+                    pending.extend(rest);
                 }
-                Err(error) => match self.judge(batch, &pending, error).await? {
-                    None => pending.clear(),
-                    // Documents that arrived already are duplicates the next time: counted as present, stored once.
-                    Some(error) => self.again(error, deadline, &mut pause).await?,
-                },
             }
         }
         Ok(())
@@ -203,46 +199,21 @@ impl Place {
         Ok(())
     }
 
-    /// Counts what a failed insert did do. `None`: every document has its outcome; `Some`: send the batch again.
-    async fn judge(&self, batch: &mut Batch, pending: &[usize], error: DriverError) -> Result<Option<Error>> {
-        let ErrorKind::InsertMany(partial) = &*error.kind else { return Ok(Some(told(self.what(), error))) };
-        let refused = partial.write_errors.clone().unwrap_or_default();
-        if let Some(concern) = &partial.write_concern_error {
-            // Not acknowledged by a majority: nothing of the batch counts, and the position stays.
-            let what = format!("{}: the majority did not acknowledge ({})", self.what(), concern.code_name);
-            return Ok(Some(Error::external(what).hint("is a majority of the replica set up?")));
-        }
-        if let Some(transient) = refused.iter().find(|refused| !is_final(refused.code)) {
-            let what = format!("{}: server code {}", self.what(), transient.code);
-            return Ok(Some(if transient.code == 13 {
-                Error::config(what).hint("grant the role readWrite on the database")
-            } else {
-                Error::external(what)
-            }));
-        }
+    /// Counts what an insert did. An error counts nothing: the batch is sent again.
+    async fn judge(&self, batch: &mut Batch, pending: &[usize], refused: Vec<Refused>) -> Result<()> {
         let duplicates: Vec<usize> = refused.iter().filter(|r| r.code == 11_000).map(|r| pending[r.index]).collect();
-        let present = match self.present(batch, &duplicates).await {
-            Ok(present) => present,
-            Err(error) => return Ok(Some(error)),
-        };
-        let mut inserted = pending.len() as u64;
-        for write in &refused {
-            inserted -= 1;
+        let present = self.present(batch, &duplicates).await?;
+        batch.books.inserted += (pending.len() - refused.len()) as u64;
+        for write in refused {
             let event = batch.events[pending[write.index]].clone();
             if write.code == 11_000 && present.contains(&event.id) {
                 batch.books.already_present += 1;
                 continue;
             }
-            let detail = if write.code == 11_000 {
-                "another unique index holds its value (E11000)".to_owned()
-            } else {
-                format!("server code {}: {}", write.code, write.message.chars().take(300).collect::<String>())
-            };
             batch.books.dead_letter(Reason::RefusedByServer);
-            batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, detail)));
+            batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, write.detail)));
         }
-        batch.books.inserted += inserted;
-        Ok(None)
+        Ok(())
     }
 
     /// Which of the events are stored under their own `_id`: asked of the primary, since the error does not tell which
@@ -352,11 +323,4 @@ fn cut<'a>(rest: &mut Option<&'a [u8]>, room: usize) -> Option<&'a [u8]> {
     let (piece, after) = all.split_at(room.min(all.len()));
     *rest = Some(after);
     Some(piece)
-}
-
-/// Codes that a retry of the same document cannot change. Others are the server's trouble.
-pub(super) const fn is_final(code: i32) -> bool {
-    // DuplicateKey, DocumentValidationFailure, BadValue, TypeMismatch, BSONObjectTooLarge, InvalidBSON, Overflow,
-    // CannotBuildIndexKeys, too long index keys.
-    matches!(code, 11_000 | 121 | 2 | 14 | 10_334 | 22 | 15 | 201 | 17_280 | 17_262 | 16_755 | 17_419 | 17_420)
 }

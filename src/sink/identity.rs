@@ -19,7 +19,7 @@ use crate::kafka::native::Record;
 /// The member that holds version and source of a document that a later event may replace.
 pub const BESIDE: &str = "_millpond";
 /// Raw bytes that an update takes besides the document and twice its `_id`, and what a command may hold over a document.
-const STATEMENT: usize = 2_048;
+pub(super) const STATEMENT: usize = 2_048;
 const OVER: usize = 16_384;
 
 /// How the `_id` of a document is made.

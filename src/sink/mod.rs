@@ -10,6 +10,7 @@
 //! | [`identity`] | what the `_id` is, and the version beside it |
 //! | [`strategy`] | whose the collection is: one way to make ids, and of replaceable documents one source |
 //! | [`batch`] | a batch → MongoDB, and its one outcome |
+//! | [`command`] | one write command, and what its answer says of each document |
 //! | [`versions`] | the same under `id="key"` and `id="field:…"`: the highest version wins |
 //!
 //! An event's `_id` is made of its source, partition and offset, so that writing it again changes nothing; a position
@@ -17,6 +18,7 @@
 
 pub mod batch;
 pub mod bson;
+pub mod command;
 pub mod decimal128;
 pub mod identity;
 pub mod metadata;

@@ -7,36 +7,20 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use bson::raw::{RawArrayBuf, RawBsonRef};
-use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc, rawdoc};
+use bson::raw::RawBsonRef;
+use bson::{Bson, RawDocument, RawDocumentBuf, doc, rawdoc};
 use futures_util::TryStreamExt;
 use mongodb::Collection;
 
-use super::batch::{Batch, Place, is_final};
-use super::identity::{BESIDE, Identity};
+use super::batch::{Batch, Place};
+use super::command::fitting;
+use super::identity::{BESIDE, Identity, STATEMENT};
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
-use crate::mongo::client::{majority, told};
-
-/// A command ends at so many bytes of documents.
-const COMMAND: usize = 8 << 20;
+use crate::mongo::client::told;
 
 /// Events of one `_id` and partition, by index, the highest version last: only that one is sent.
 type Versions = Vec<usize>;
-
-/// What a command did, by index into what was sent.
-#[derive(Default)]
-struct Answer {
-    upserted: HashSet<usize>,
-    modified: u64,
-    refused: Vec<Refused>,
-}
-
-struct Refused {
-    index: usize,
-    /// `None`: another writer made the same `_id` meanwhile, and the update finds it the next time.
-    detail: Option<String>,
-}
 
 impl Place {
     /// Sends the highest version of each `_id`, and counts what became of all.
@@ -47,7 +31,8 @@ impl Place {
         let mut pause = Duration::from_millis(100);
         for (marker, mut pending) in groups(batch, &self.identity)? {
             while !pending.is_empty() {
-                let rest = pending.split_off(fitting(batch, &pending));
+                let sizes = pending.iter().map(|versions| batch.documents[top(versions)].len() + STATEMENT);
+                let rest = pending.split_off(fitting(sizes));
                 match self.send(batch, &pending, marker).await {
                     Ok(unsettled) => pending = unsettled,
                     Err(error) => self.again(error, deadline, &mut pause).await?,
@@ -61,10 +46,15 @@ impl Place {
     /// One command; returns what must be sent again: ids that were made meanwhile, and the next lower versions of what the
     /// server refused.
     async fn send(&self, batch: &mut Batch, sent: &[Versions], marker: bool) -> Result<Vec<Versions>> {
-        let answer = self.command(batch, sent).await?;
-        let refused: HashMap<usize, &Refused> = answer.refused.iter().map(|refused| (refused.index, refused)).collect();
-        let done: Vec<usize> = (0..sent.len()).filter(|index| !refused.contains_key(index)).collect();
-        let open: Vec<usize> = done.iter().copied().filter(|index| !answer.upserted.contains(index)).collect();
+        let mut statements = Vec::with_capacity(sent.len());
+        for versions in sent {
+            statements.push(self.statement(batch.document(top(versions))?)?);
+        }
+        let answer = self.command("update", "updates", statements.iter().map(|one| one.as_bytes())).await?;
+        let refused: HashSet<usize> = answer.refused.iter().map(|refused| refused.index).collect();
+        let done: Vec<usize> = (0..sent.len()).filter(|index| !refused.contains(index)).collect();
+        let upserted: HashSet<usize> = answer.upserted.into_iter().collect();
+        let open: Vec<usize> = done.iter().copied().filter(|index| !upserted.contains(index)).collect();
         // Before anything is counted: a command that is sent again counts once.
         let stored = if open.len() as u64 > answer.modified {
             self.stored(batch, &open.iter().map(|index| top(&sent[*index])).collect::<Vec<_>>()).await?
@@ -74,10 +64,11 @@ impl Place {
         let mut unsettled = Vec::new();
         for one in &answer.refused {
             let mut versions = sent[one.index].clone();
-            if let Some(detail) = &one.detail {
+            // Another writer made the same `_id` meanwhile: the update finds it the next time.
+            if !one.of_id {
                 let event = batch.events[top(&versions)].clone();
                 batch.books.dead_letter(Reason::RefusedByServer);
-                batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, detail)));
+                batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, &one.detail)));
                 versions.pop();
             }
             if !versions.is_empty() {
@@ -106,7 +97,7 @@ impl Place {
         let rest = (open.len() as u64).saturating_sub(answer.modified + moved);
         let present = rest.min(u64::saturating_sub(equal, answer.modified));
         let changed = (open.len() as u64).saturating_sub(rest + moved);
-        let made = answer.upserted.len() as u64;
+        let made = upserted.len() as u64;
         batch.books.already_present += present;
         batch.books.superseded += rest - present;
         if marker {
@@ -118,60 +109,6 @@ impl Place {
         let kept = done.iter().filter(|index| !strangers.contains(index));
         batch.books.superseded += kept.map(|index| sent[*index].len() as u64 - 1).sum::<u64>();
         Ok(unsettled)
-    }
-
-    async fn command(&self, batch: &Batch, sent: &[Versions]) -> Result<Answer> {
-        let mut updates = RawArrayBuf::new();
-        for versions in sent {
-            updates.push(self.statement(batch.document(top(versions))?)?);
-        }
-        let concern = bson::serialize_to_raw_document_buf(&majority()).map_err(not_bson)?;
-        let command = rawdoc! {
-            "update": self.collection.as_str(),
-            "updates": updates,
-            "ordered": false,
-            "writeConcern": concern,
-        };
-        let answer = self.database.run_raw_command(command).await.map_err(|error| told(self.what(), error))?;
-        if let Ok(concern) = answer.get_document("writeConcernError") {
-            let name = concern.get_str("codeName").unwrap_or("no code");
-            let what = format!("{}: the majority did not acknowledge ({name})", self.what());
-            return Err(Error::external(what).hint("is a majority of the replica set up?"));
-        }
-        let number = |value: &Bson| value.as_i64().or_else(|| value.as_i32().map(i64::from));
-        let mut told = Answer {
-            modified: answer.get("nModified").and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
-            ..Answer::default()
-        };
-        let index = |document: &Document| document.get("index").and_then(number).and_then(|n| usize::try_from(n).ok());
-        for made in answer.get_array("upserted").into_iter().flatten().filter_map(Bson::as_document) {
-            told.upserted.extend(index(made));
-        }
-        for error in answer.get_array("writeErrors").into_iter().flatten().filter_map(Bson::as_document) {
-            let Some(index) = index(error) else { continue };
-            told.refused.push(Refused { index, detail: self.refusal(error)? });
-        }
-        Ok(told)
-    }
-
-    /// Why the server refused one update; `None` when it did not.
-    fn refusal(&self, error: &Document) -> Result<Option<String>> {
-        let code = error.get_i32("code").unwrap_or(0);
-        if code == 11_000 {
-            let pattern = error.get_document("keyPattern").ok();
-            let of_id = pattern.is_some_and(|pattern| pattern.len() == 1 && pattern.contains_key("_id"));
-            return Ok((!of_id).then(|| "another unique index holds its value (E11000)".to_owned()));
-        }
-        let what = format!("{}: server code {code}", self.what());
-        match code {
-            13 => return Err(Error::config(what).hint("grant the role readWrite on the database")),
-            // What updates alone are refused for: names that begin with $, an `_id` that cannot be one.
-            52 | 53 | 54 | 66 => {}
-            code if is_final(code) => {}
-            _ => return Err(Error::external(what)),
-        }
-        let message: String = error.get_str("errmsg").unwrap_or_default().chars().take(300).collect();
-        Ok(Some(format!("server code {code}: {message}")))
     }
 
     fn statement(&self, document: &RawDocument) -> Result<RawDocumentBuf> {
@@ -293,16 +230,6 @@ fn groups(batch: &Batch, identity: &Identity) -> Result<[(bool, Vec<Versions>); 
 
 fn top(versions: &Versions) -> usize {
     *versions.last().expect("a group is dropped when its last version is")
-}
-
-/// How many of the groups go into one command.
-fn fitting(batch: &Batch, pending: &[Versions]) -> usize {
-    let mut bytes = 0;
-    let fits = |versions: &&Versions| {
-        bytes += batch.documents[top(versions)].len();
-        bytes <= COMMAND
-    };
-    pending.iter().take_while(fits).count().max(1)
 }
 
 fn identity_of(document: &RawDocument) -> Result<RawBsonRef<'_>> {
