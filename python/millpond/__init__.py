@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from millpond._native import CancelToken, __version__
+    from millpond.checks import Check
     from millpond.errors import (
         BugError,
         Cancelled,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         PositionError,
     )
     from millpond.jaas import kafka_from_jaas
+    from millpond.ledger import explain_report, runs
     from millpond.progress import Progress
     from millpond.replay import replay_dead_letters
     from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "millpond._native": ("CancelToken", "__version__"),
+    "millpond.checks": ("Check",),
     "millpond.errors": (
         "BugError", "Cancelled", "ConfigError", "DataError", "Error", "ExternalError", "FencedError", "PositionError",
     ),
     "millpond.jaas": ("kafka_from_jaas",),
+    "millpond.ledger": ("explain_report", "runs"),
     "millpond.progress": ("Progress",),
     "millpond.replay": ("replay_dead_letters",),
     "millpond.results": ("AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult"),
@@ -48,6 +52,7 @@ __all__ = [
     "BugError",
     "CancelToken",
     "Cancelled",
+    "Check",
     "ConfigError",
     "DataError",
     "DropIf",
@@ -65,8 +70,10 @@ __all__ = [
     "__version__",
     "aggregate",
     "bridge",
+    "explain_report",
     "kafka_from_jaas",
     "replay_dead_letters",
+    "runs",
     "sink",
 ]
 

@@ -2,8 +2,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 __all__ = [
-    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain",
-    "explain_id", "positions_reset", "positions_show", "replay", "sink",
+    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id", "explain_report",
+    "positions_reset", "positions_show", "replay", "runs", "sink",
 ]  # fmt: skip
 
 __version__: str
@@ -51,6 +51,12 @@ def replay(settings: str, token: CancelToken, observer: _Observer | None = None,
 
 def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:
     """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""
+
+def runs(settings: str, token: CancelToken) -> str:
+    """List the publications of a ledger, newest first; return a JSON list of its rows."""
+
+def explain_report(settings: str, token: CancelToken) -> str:
+    """Say what stands of a report's date, and from what it was made; return a JSON list by table."""
 
 def positions_show(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
     """Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from millpond import _native, oauth
 from millpond._native import CancelToken
+from millpond.checks import ChecksArgument, plain
 from millpond.errors import Cancelled, ConfigError
 from millpond.progress import Progress, bar
 from millpond.results import AggregateResult, BridgeResult, SinkResult
@@ -197,6 +198,8 @@ def aggregate(
     lookback_days: int = 0,
     max_future_skew: float | dt.timedelta | None = None,
     allow_scan: bool = False,
+    schema: str | None = None,
+    checks: ChecksArgument = None,
     progress: ProgressArgument = None,
     cancel: CancelToken | None = None,
 ) -> AggregateResult:
@@ -204,7 +207,7 @@ def aggregate(
 
     Args:
         mongo_uri: MongoDB connection string.
-        postgres_dsn: Any libpq form. None computes and writes nothing.
+        postgres_dsn: Any libpq form (docs/postgres.md). None computes and writes nothing.
         database: Database to read.
         collection: Collection to read.
         dates: "latest", "all", a date, a list of dates, or a range "2025-10-01..2025-10-31".
@@ -217,6 +220,8 @@ def aggregate(
         lookback_days: With "latest": so many dates before it as well.
         max_future_skew: With "latest": how far beyond now an event may be (seconds or timedelta). Default: 24 hours.
         allow_scan: Read the whole collection when no index begins with `time_field`.
+        schema: Where the reports are kept. Default: the first schema of the search path.
+        checks: `millpond.Check`s, or their fields as mappings: what must hold before the commit.
         progress: As in `bridge`.
         cancel: As in `bridge`.
 
@@ -240,6 +245,8 @@ def aggregate(
         "lookback_days": lookback_days,
         "max_future_skew": None if max_future_skew is None else (_milliseconds(max_future_skew) or 0) // 1000,
         "allow_scan": allow_scan,
+        "schema": schema,
+        "checks": plain(checks),
     }
     with _watched("aggregate", progress, cancel) as (token, observer):
         books, tables = _native.aggregate(_json(settings), token, observer)

@@ -9,9 +9,11 @@
 //! | [`partial`], [`rows`] | the kernel: fold, merge, finish |
 //! | [`interned`], [`visitors`] | texts by number, and exact sets of pairs of them |
 //! | [`publish`] | one transaction for all tables and dates |
+//! | [`history`] | what was published, and what has arrived since |
 
 pub mod dates;
 pub mod element;
+pub mod history;
 pub mod instant;
 pub mod interned;
 pub mod partial;
@@ -21,7 +23,7 @@ pub mod scan;
 pub mod settings;
 pub mod visitors;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,24 +34,30 @@ use mongodb::Collection;
 pub use settings::{AggregateResult, AggregateSettings};
 
 use self::partial::{Partial, REPORTS};
+use self::publish::report::{Day, Report, product_views};
+use self::publish::{Publisher, ledger};
 use self::scan::{Covered, Scope};
 use self::settings::{AggregateBooks, Dates, Sample};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::{self, told};
-use crate::postgres;
 
 /// Makes the reports of the dates asked for and publishes them in one transaction.
 ///
 /// # Errors
 /// By domain: see [`crate::error::Domain`].
 pub fn aggregate(settings: &AggregateSettings, control: &Arc<Control>) -> Result<AggregateResult> {
+    on_runtime(control, "aggregate", run(settings, control))
+}
+
+/// Drives `work` until it ends, or a second beyond a request to stop.
+fn on_runtime<T>(control: &Arc<Control>, verb: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("aggregate")
         .enable_all()
         .build()
-        .map_err(|error| Error::external("aggregate: start a runtime").because(error))?;
+        .map_err(|error| Error::external(format!("{verb}: start a runtime")).because(error))?;
     let result = runtime.block_on(async {
         let stopped = async {
             while !control.stopping() {
@@ -58,9 +66,9 @@ pub fn aggregate(settings: &AggregateSettings, control: &Arc<Control>) -> Result
             tokio::time::sleep(Duration::from_millis(1_000)).await;
         };
         tokio::select! {
-            result = run(settings, control) => result,
+            result = work => result,
             // A transaction that is not committed is rolled back by the server.
-            () = stopped => Err(Error::cancelled("aggregate: stopped on request")),
+            () = stopped => Err(Error::cancelled(format!("{verb}: stopped on request"))),
         }
     });
     runtime.shutdown_background();
@@ -71,13 +79,10 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     let began = Instant::now();
     let named = dates::named(&settings.dates)?;
     settings.check()?;
-    let mut postgres = match &settings.postgres_dsn {
+    let tables = product_views();
+    let mut publisher = match &settings.postgres_dsn {
         None => None,
-        Some(dsn) => {
-            let mut connection = postgres::connect(dsn).await?;
-            publish::ensure(&mut connection).await?;
-            Some(connection)
-        }
+        Some(dsn) => Some(Publisher::open(dsn, settings.schema.as_deref(), &tables, &settings.checks).await?),
     };
     let database = client::connect(&settings.mongo_uri).await?.database(&settings.database);
     let events: Collection<Document> = database.collection(&settings.collection);
@@ -87,6 +92,9 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
         engine: "native".into(),
         read_at: now(),
+        source: format!("{}.{}", settings.database, settings.collection),
+        time_field: settings.time_field.clone(),
+        definition: ledger::definition(&tables),
         ..AggregateBooks::default()
     };
     let covered = Arc::new(scan::covered(&database, &settings.collection).await?);
@@ -130,21 +138,22 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     }
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
     dates.extend(partial.dates.keys());
-    let finished: Vec<_> = (0..REPORTS.len()).map(|report| rows::finish(&partial, report)).collect::<Result<_>>()?;
+    let reports = tables.into_iter().enumerate().map(|(report, table)| {
+        let frame = rows::frame(report, &rows::finish(&partial, report)?)?;
+        let days = partial.dates.iter().map(|(date, groups)| {
+            let null_keys = groups.reports[report].excluded.get("null_key").copied().unwrap_or(0);
+            (*date, Day { counted: groups.counted, null_keys })
+        });
+        Ok(Report { table, frame, days: days.collect() })
+    });
+    let reports: Vec<Report> = reports.collect::<Result<_>>()?;
     control.check("aggregate: publish")?;
     let merged = began.elapsed().as_secs_f64();
     books.dates = dates.iter().map(|date| instant::text(*date)).collect();
     books.seconds = merged;
-    if let Some(connection) = &mut postgres
-        && !dates.is_empty()
-    {
-        let (rows, superseded) = publish::publish(connection, &books, &dates, &finished).await?;
-        books.rows = rows;
-        books.superseded = superseded.iter().map(|date| instant::text(*date)).collect();
-        books.published = true;
-    } else {
-        books.rows =
-            REPORTS.iter().zip(&finished).map(|((table, _), rows)| ((*table).to_owned(), rows.len() as u64)).collect();
+    match &mut publisher {
+        Some(publisher) if !dates.is_empty() => publisher.publish(&mut books, &dates, &reports).await?,
+        _ => books.rows = publish::unpublished(&reports),
     }
     books.seconds = began.elapsed().as_secs_f64();
     let ends = [
@@ -155,10 +164,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     ];
     books.phases = ends.iter().map(|(name, from, to)| ((*name).to_owned(), to - from)).collect();
     control.add_written(partial.counted);
-    let mut tables = BTreeMap::new();
-    for (report, rows) in finished.iter().enumerate() {
-        tables.insert(REPORTS[report].0.to_owned(), rows::frame(report, rows)?);
-    }
+    let tables = reports.into_iter().map(|report| (report.table.name, report.frame)).collect();
     Ok(AggregateResult { books, tables })
 }
 

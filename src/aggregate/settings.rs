@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use polars::frame::DataFrame;
 use serde::Serialize;
 
+use super::publish::checks::Check;
 use crate::error::{Error, Result};
 
 /// The longest look back, in days: a century.
@@ -28,6 +29,10 @@ pub struct AggregateSettings {
     pub mongo_uri: String,
     /// Holds credentials. `None` computes and writes nothing.
     pub postgres_dsn: Option<String>,
+    /// Where the reports are kept; default: the first schema of the search path.
+    pub schema: Option<String>,
+    /// What must hold before the commit.
+    pub checks: Vec<Check>,
     pub database: String,
     pub collection: String,
     pub dates: Dates,
@@ -55,6 +60,9 @@ impl AggregateSettings {
         if self.lookback_days > LONGEST {
             return Err(Error::config(format!("lookback_days: over {LONGEST}")).hint("give fewer days"));
         }
+        if self.postgres_dsn.is_none() && !self.checks.is_empty() {
+            return Err(Error::config("checks: nothing is published without postgres_dsn").hint("leave them out"));
+        }
         if self.time_field.is_empty() || self.time_field.contains(['.', '$', '\0']) {
             return Err(Error::config("time_field: no name of a top-level field").hint("for example timestamp"));
         }
@@ -78,9 +86,14 @@ pub struct AggregateBooks {
     pub run_id: String,
     pub job: String,
     pub engine: String,
+    /// `database.collection`.
+    pub source: String,
+    pub time_field: String,
+    /// Names what the reports are made of.
+    pub definition: String,
     /// Dates reported, ascending.
     pub dates: Vec<String>,
-    /// Dates left alone since a report of later `read_at` stands.
+    /// Dates left alone, in some table, since a report of later `read_at` stands.
     pub superseded: Vec<String>,
     pub read_at: String,
     pub scanned: u64,
@@ -93,6 +106,8 @@ pub struct AggregateBooks {
     pub samples: Vec<Sample>,
     /// A dated run: about how many documents it did not read, whose time may be missing or unreadable.
     pub unplaced: Option<u64>,
+    /// Conditions judged before the commit, by check and date; all of them held.
+    pub checks: u64,
     /// Per table, the rows published.
     pub rows: BTreeMap<String, u64>,
     /// `cluster/topic/partition` → next offset covered.

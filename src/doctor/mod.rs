@@ -34,7 +34,7 @@ pub struct Finding {
 type Check = Box<dyn FnOnce(&Arc<Control>) -> Result<String> + Send>;
 
 /// Runs the checks that the settings name: `source`, `target` (properties), `source_topic`, `target_topic`, `mongo_uri`,
-/// `database`, `collection`, `postgres_dsn`. `tokens` are those of source and target.
+/// `database`, `collection`, `postgres_dsn`, `schema`. `tokens` are those of source and target.
 #[must_use]
 pub fn examine(settings: &Value, tokens: [Option<Arc<Tokens>>; 2]) -> Vec<Finding> {
     let checks = checks(settings, tokens);
@@ -90,7 +90,8 @@ fn checks(settings: &Value, tokens: [Option<Arc<Tokens>>; 2]) -> Vec<(&'static s
         checks.push(("mongo", Box::new(move |_| block(mongo::examine(&uri, place)))));
     }
     if let Some(dsn) = text("postgres_dsn") {
-        checks.push(("postgres", Box::new(move |_| block(postgres::examine(&dsn)))));
+        let schema = text("schema");
+        checks.push(("postgres", Box::new(move |_| block(postgres::examine(&dsn, schema.as_deref())))));
     }
     checks
 }

@@ -1,261 +1,217 @@
-//! A DSN in libpq's URL or key=value form: the TLS options are taken out, the rest is tokio-postgres' to read.
+//! The two forms of a DSN, libpq's grammar of each: a URI, and `keyword=value` pairs. It refuses to judge what they say;
+//! messages name keywords and never a value (I6).
+//! <https://www.postgresql.org/docs/16/libpq-connect.html#LIBPQ-CONNSTRING>
 
-use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
-
+use super::options::{self, PARAMETERS};
 use crate::error::{Error, Result};
 use crate::kafka::settings::distance;
 
-/// libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Disable,
-    Prefer,
-    Require,
-    VerifyCa,
-    VerifyFull,
-}
+/// Keywords and values, in the order written; a later one of the same keyword wins.
+pub type Pairs = Vec<(&'static str, String)>;
 
-/// A parsed DSN. No `Debug`: it holds a password.
-#[derive(Clone)]
-pub struct Dsn {
-    pub config: Config,
-    pub mode: Mode,
-    pub root: Option<String>,
-    pub certificate: Option<String>,
-    pub key: Option<String>,
+fn unreadable(why: &str) -> Error {
+    Error::config(format!("postgres: the DSN cannot be read: {why}")).hint(
+        "postgresql://user:password@host:port/database?sslmode=… with %-escapes, or host=… port=… dbname=… user=…",
+    )
 }
-
-const OURS: [&str; 4] = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
 
 /// Parses either form.
 ///
 /// # Errors
 /// `Config` naming what is not understood; never its value.
-pub fn parse(text: &str) -> Result<Dsn> {
-    let (rest, ours) = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        from_url(text)
-    } else {
-        from_pairs(text)
+pub fn parse(text: &str) -> Result<Pairs> {
+    match text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) {
+        Some(rest) => from_uri(rest),
+        None => from_pairs(text),
+    }
+}
+
+/// The keyword that a text names. Only words that libpq knows, or near ones, are shown: a broken DSN may have a piece of
+/// its password where a name should be.
+///
+/// # Errors
+/// `Config` for an unknown one.
+pub fn keyword(name: &str) -> Result<&'static str> {
+    if let Some(known) = options::find(name) {
+        return Ok(known.name);
+    }
+    let near = PARAMETERS.iter().map(|known| known.name).min_by_key(|known| distance(name, known));
+    match near.filter(|near| distance(name, near) <= 2 && name.is_ascii()) {
+        Some(near) => {
+            Err(Error::config(format!("postgres: unknown option {name} in the DSN"))
+                .hint(format!("did you mean {near}?")))
+        }
+        None => Err(unreadable("an option of it is none that libpq knows")),
+    }
+}
+
+fn from_uri(text: &str) -> Result<Pairs> {
+    let mut found = Pairs::new();
+    let mut add = |name: &'static str, value: &str| -> Result<()> {
+        if !value.is_empty() {
+            found.push((name, decoded(value)?));
+        }
+        Ok(())
     };
-    let find = |name: &str| ours.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let mode = match find("sslmode").as_deref() {
-        None | Some("prefer" | "allow") => Mode::Prefer,
-        Some("disable") => Mode::Disable,
-        Some("require") => Mode::Require,
-        Some("verify-ca") => Mode::VerifyCa,
-        Some("verify-full") => Mode::VerifyFull,
-        Some(_) => {
-            return Err(Error::config("postgres: sslmode is unknown")
-                .hint("disable, allow, prefer, require, verify-ca or verify-full"));
-        }
-    };
-    refuse_unreadable(text)?;
-    let mut config: Config = rest.parse().map_err(|_| {
-        // The parser's text may quote the password.
-        Error::config("postgres: the DSN cannot be read")
-            .hint("postgresql://user:password@host:port/database?sslmode=…, or host=… port=… dbname=… user=…")
-    })?;
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err(Error::config("postgres: the DSN names no host").hint("host=… or postgresql://user@host/database"));
+    let mut rest = text;
+    if let Some(at) = rest.find(['@', '/']).filter(|at| rest[*at..].starts_with('@')) {
+        let (user, password) = rest[..at].split_once(':').unwrap_or((&rest[..at], ""));
+        add("user", user)?;
+        add("password", password)?;
+        rest = &rest[at + 1..];
     }
-    config.ssl_mode(match mode {
-        Mode::Disable => SslMode::Disable,
-        Mode::Prefer => SslMode::Prefer,
-        Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
-    });
-    Ok(Dsn { config, mode, root: find("sslrootcert"), certificate: find("sslcert"), key: find("sslkey") })
-}
-
-/// What libpq knows, and we do not.
-const NOT_OURS: [&str; 21] = [
-    "service",
-    "servicefile",
-    "passfile",
-    "sslcrl",
-    "sslcrldir",
-    "sslpassword",
-    "sslcertmode",
-    "sslcompression",
-    "sslsni",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
-    "requiressl",
-    "requirepeer",
-    "require_auth",
-    "ssl",
-    "gssencmode",
-    "gsslib",
-    "krbsrvname",
-    "client_encoding",
-    "fallback_application_name",
-    "replication",
-];
-/// What tokio-postgres reads.
-const READ: [&str; 17] = [
-    "user",
-    "password",
-    "dbname",
-    "options",
-    "application_name",
-    "host",
-    "hostaddr",
-    "port",
-    "connect_timeout",
-    "tcp_user_timeout",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "target_session_attrs",
-    "channel_binding",
-    "load_balance_hosts",
-];
-
-/// Names the first option that cannot be read. Only words that libpq knows, or near ones, are shown: a broken DSN may have
-/// a piece of its password where a name should be (I6).
-fn refuse_unreadable(text: &str) -> Result<()> {
-    for (name, value) in options(text) {
-        if OURS.contains(&name.as_str()) {
-            continue;
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    loop {
+        let host;
+        if let Some(bracketed) = rest.strip_prefix('[') {
+            let (inner, after) =
+                bracketed.split_once(']').ok_or_else(|| unreadable("a [ of an address is not closed"))?;
+            (host, rest) = (inner, after);
+        } else {
+            let end = rest.find([':', '/', '?', ',']).unwrap_or(rest.len());
+            (host, rest) = rest.split_at(end);
         }
-        if READ.contains(&name.as_str()) && quoted(&name, &value).parse::<Config>().is_ok() {
-            continue;
+        let mut port = "";
+        if let Some(after) = rest.strip_prefix(':') {
+            let end = after.find(['/', '?', ',']).unwrap_or(after.len());
+            (port, rest) = after.split_at(end);
         }
-        let known = || READ.iter().chain(&NOT_OURS).chain(&OURS);
-        let near = known().min_by_key(|known| distance(&name, known)).copied().unwrap_or_default();
-        if READ.contains(&name.as_str()) {
-            return Err(Error::config(format!("postgres: the value of {name} in the DSN cannot be read"))
-                .hint(format!("see libpq's documentation of {name}")));
-        }
-        if NOT_OURS.contains(&name.as_str()) {
-            return Err(Error::config(format!("postgres: {name} in the DSN is not supported")).hint("leave it out"));
-        }
-        if distance(&name, near) <= 2 {
-            return Err(Error::config(format!("postgres: unknown option {name} in the DSN"))
-                .hint(format!("did you mean {near}?")));
+        hosts.push(host);
+        ports.push(port);
+        match rest.strip_prefix(',') {
+            Some(after) => rest = after,
+            None => break,
         }
     }
-    Ok(())
-}
-
-/// The options of either form, decoded.
-fn options(text: &str) -> Vec<(String, String)> {
-    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        let query = text.split_once('?').map_or("", |(_, query)| query);
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        return pairs
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .map(|(name, value)| (name.to_owned(), percent_decoded(value)))
-            .collect();
+    if hosts.iter().any(|host| !host.is_empty()) {
+        add("host", &hosts.join(","))?;
     }
-    pairs(text)
-}
-
-type Split = (String, Vec<(String, String)>);
-
-fn from_url(text: &str) -> Split {
-    let Some((base, query)) = text.split_once('?') else { return (text.to_owned(), Vec::new()) };
-    let mut ours = Vec::new();
-    let mut rest = Vec::new();
+    if ports.iter().any(|port| !port.is_empty()) {
+        add("port", &ports.join(","))?;
+    }
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    match path.strip_prefix('/') {
+        Some(name) => add("dbname", name)?,
+        None if path.is_empty() => {}
+        None => return Err(unreadable("something stands behind the address that is no /database")),
+    }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if OURS.contains(&name) {
-            ours.push((name.to_owned(), percent_decoded(value)));
-        } else {
-            rest.push(pair);
+        let (name, value) = pair.split_once('=').ok_or_else(|| unreadable("a parameter of the URI has no ="))?;
+        if value.contains('=') {
+            return Err(unreadable("a parameter of the URI has two ="));
         }
-    }
-    let query = rest.join("&");
-    (if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }, ours)
-}
-
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            out.push(byte);
-            at += 3;
-        } else {
-            out.push(bytes[at]);
-            at += 1;
+        let (name, value) = (decoded(name)?, decoded(value)?);
+        // What JDBC says, and libpq reads too.
+        if name == "ssl" {
+            if value != "true" {
+                return Err(Error::config("postgres: the value of ssl in the DSN cannot be read")
+                    .hint("sslmode=require, verify-ca or verify-full"));
+            }
+            found.push(("sslmode", "require".into()));
+            continue;
         }
+        found.push((keyword(&name)?, value));
     }
-    String::from_utf8_lossy(&out).into_owned()
+    Ok(found)
 }
 
-fn from_pairs(text: &str) -> Split {
-    let (ours, rest): (Vec<_>, Vec<_>) = pairs(text).into_iter().partition(|(name, _)| OURS.contains(&name.as_str()));
-    (rest.iter().map(|(name, value)| quoted(name, value)).collect(), ours)
-}
-
-/// One pair as libpq reads it back, with a blank behind it.
-fn quoted(name: &str, value: &str) -> String {
-    format!("{name}='{}' ", value.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// `name = value` pairs, values without their quotes; what is no pair is a name of its own.
-fn pairs(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut left = text.trim_start();
-    while !left.is_empty() {
-        let Some((name, tail)) = left.split_once('=') else {
-            found.push((left.trim().to_owned(), String::new()));
-            break;
-        };
-        let tail = tail.trim_start();
-        let (value, after) = tail.split_at(value_length(tail));
-        let plain = value.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(value);
-        found.push((name.trim().to_owned(), unescaped(plain)));
-        left = after.trim_start();
+fn decoded(text: &str) -> Result<String> {
+    let broken = || unreadable("a % is not followed by two hexadecimal digits of UTF-8");
+    let mut out = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    out.extend(parts.next().unwrap_or_default().bytes());
+    for part in parts {
+        let code = part.get(..2).filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit())).ok_or_else(broken)?;
+        let byte = u8::from_str_radix(code, 16).ok().filter(|byte| *byte != 0).ok_or_else(broken)?;
+        out.push(byte);
+        out.extend(part[2..].bytes());
     }
-    found
+    String::from_utf8(out).map_err(|_| broken())
 }
 
-fn unescaped(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    let mut characters = value.chars();
-    while let Some(character) = characters.next() {
-        out.extend(if character == '\\' { characters.next() } else { Some(character) });
+fn from_pairs(text: &str) -> Result<Pairs> {
+    let mut found = Pairs::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=').ok_or_else(|| unreadable("a word of it has no ="))?;
+        let name = name.trim_end();
+        if name.contains(char::is_whitespace) {
+            return Err(unreadable("a word of it has no ="));
+        }
+        let name = keyword(name)?;
+        let (value, after) = value(after.trim_start())?;
+        found.push((name, value));
+        rest = after.trim_start();
     }
-    out
+    Ok(found)
 }
 
-fn value_length(text: &str) -> usize {
+/// A value, unescaped, and what follows it.
+fn value(text: &str) -> Result<(String, &str)> {
     let quoted = text.starts_with('\'');
-    let mut escaped = false;
-    for (at, character) in text.char_indices().skip(usize::from(quoted)) {
-        if escaped {
-            escaped = false;
-        } else if character == '\\' {
-            escaped = true;
-        } else if quoted && character == '\'' {
-            return at + 1;
-        } else if !quoted && character.is_whitespace() {
-            return at;
+    let mut out = String::new();
+    let mut characters = text.char_indices().skip(usize::from(quoted));
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => out.extend(characters.next().map(|(_, character)| character)),
+            '\'' if quoted => return Ok((out, &text[at + 1..])),
+            _ if !quoted && character.is_whitespace() => return Ok((out, &text[at..])),
+            _ => out.push(character),
         }
     }
-    text.len()
+    if quoted { Err(unreadable("a ' is not closed")) } else { Ok((out, "")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(text: &str) -> Vec<String> {
+        parse(text).expect("read").iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
     #[test]
-    fn both_forms_keep_their_tls_options() {
-        let url = parse("postgresql://u:p%40ss@h:5433/d?sslmode=verify-full&sslrootcert=%2Fca.pem&connect_timeout=3")
-            .expect("read");
-        assert_eq!((url.mode, url.root.as_deref()), (Mode::VerifyFull, Some("/ca.pem")));
-        assert_eq!(url.config.get_ports(), [5433]);
-        let pairs = parse("host=h dbname='my db' password='a\\'b' sslmode = require user=u").expect("read");
-        assert_eq!((pairs.mode, pairs.config.get_dbname()), (Mode::Require, Some("my db")));
-        assert_eq!(pairs.config.get_password(), Some(&b"a'b"[..]));
-        assert!(parse("postgresql://h/d?sslmode=maybe").is_err());
-        let error = parse("postgresql://u:s3cret@h:port/d").err().expect("refused");
-        assert!(!format!("{error:?}").contains("s3cret"));
+    fn both_forms_say_the_same() {
+        let uri = "postgresql://u%40x:p%40s%2Fs@h:5433,[::1]:1/my%20db?sslmode=verify-full&connect_timeout=3&ssl=true";
+        assert_eq!(
+            of(uri),
+            [
+                "user=u@x",
+                "password=p@s/s",
+                "host=h,::1",
+                "port=5433,1",
+                "dbname=my db",
+                "sslmode=verify-full",
+                "connect_timeout=3",
+                "sslmode=require"
+            ]
+        );
+        assert_eq!(of("postgres:///d?host=%2Ftmp"), ["dbname=d", "host=/tmp"]);
+        assert_eq!(
+            of(" host = 'a b'\tpassword='a\\'b\\\\' user=x\\ y dbname="),
+            ["host=a b", "password=a'b\\", "user=x y", "dbname="]
+        );
+        assert_eq!(of("postgresql://"), [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_shown() {
+        let broken = [
+            "postgresql://h/d?sslmode",
+            "postgresql://h/d?host=a=s3cret",
+            "postgresql://u:%zzs3cret@h/d",
+            "postgresql://[::1/s3cret",
+            "s3cret",
+            "host=h s3cret",
+            "password='s3cret",
+            "s3cret=1",
+            "postgresql://h/d?s3cret=1",
+            "postgresql://u:s3c%00ret@h",
+        ];
+        for text in broken {
+            let error = parse(text).expect_err(text);
+            assert!(!format!("{error:?}").contains("s3c"), "{text}: {error:?}");
+        }
+        assert!(parse("postgresql://h?sslmod=require").expect_err("near").hint.contains("sslmode"));
     }
 }

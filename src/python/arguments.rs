@@ -1,14 +1,17 @@
 //! Settings of a verb out of the JSON object that `millpond.verbs` sends. A wrong type is a `ConfigError` that names
 //! the argument and never its value (I6).
 
+mod history;
 mod positions;
 
 use std::collections::BTreeMap;
 
+pub use history::{explain_report, runs};
 pub use positions::{positions_reset, positions_show};
 use serde_json::{Map, Value};
 
 use crate::aggregate::AggregateSettings;
+use crate::aggregate::publish::checks::Check;
 use crate::aggregate::settings::Dates;
 use crate::bridge::BridgeSettings;
 use crate::bridge::settings::{DeadLetterTopic, OnGap, Start as BridgeStart, Transform};
@@ -146,6 +149,17 @@ impl Arguments {
             }
             _ => Err(shape()),
         }
+    }
+
+    fn checks(&mut self) -> Result<Vec<Check>> {
+        let Some(value) = self.take("checks") else { return Ok(Vec::new()) };
+        let Value::Array(items) = value else { return Err(wrong("checks", "a list of checks")) };
+        let read = |item| {
+            serde_json::from_value(item).map_err(|error| {
+                Error::config(format!("checks: {error}")).hint("give millpond.Check(table, min_rows=1), or its fields")
+            })
+        };
+        items.into_iter().map(read).collect()
     }
 
     fn done(self) -> Result<()> {
@@ -318,6 +332,8 @@ pub fn aggregate(json: &str) -> Result<AggregateSettings> {
     let settings = AggregateSettings {
         mongo_uri: arguments.needed("mongo_uri")?,
         postgres_dsn: arguments.text("postgres_dsn")?,
+        schema: arguments.text("schema")?,
+        checks: arguments.checks()?,
         database: arguments.needed("database")?,
         collection: arguments.needed("collection")?,
         dates,

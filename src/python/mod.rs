@@ -5,6 +5,7 @@
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
 //! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
+//! | [`history`] | the ledger of publications, read back |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`oauth`] | tokens out of Python callables |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
@@ -12,6 +13,7 @@
 pub mod arguments;
 pub mod errors;
 pub mod explain;
+pub mod history;
 pub mod oauth;
 pub mod run;
 pub mod table;
@@ -32,5 +34,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::positions_reset, module)?)?;
     module.add_function(wrap_pyfunction!(run::doctor, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain_id, module)?)?;
+    module.add_function(wrap_pyfunction!(history::runs, module)?)?;
+    module.add_function(wrap_pyfunction!(history::explain_report, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)
 }

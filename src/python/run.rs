@@ -49,7 +49,7 @@ impl CancelToken {
     }
 }
 
-fn drive<T: Send + 'static>(
+pub(super) fn drive<T: Send + 'static>(
     py: Python<'_>,
     token: &CancelToken,
     observer: Option<&Bound<'_, PyAny>>,
@@ -131,7 +131,7 @@ fn observe(py: Python<'_>, control: &Control, observer: Option<&Bound<'_, PyAny>
     observer.call1((progress, lines, last)).map(drop)
 }
 
-fn text(py: Python<'_>, value: &impl Serialize) -> PyResult<String> {
+pub(super) fn text(py: Python<'_>, value: &impl Serialize) -> PyResult<String> {
     serde_json::to_string(value).map_err(|error| errors::raise(py, &Error::bug("write a result").because(error)))
 }
 

@@ -31,6 +31,8 @@ class AggregateOperator(VerbOperator):
         mode: `"full"`.
         reports: The reports to make; default: the three of product views.
         allow_scan: Read the whole collection when no index begins with `time_field`.
+        schema: Where the reports are kept; default: the first schema of the search path.
+        checks: What must hold before the commit: a list of `millpond.Check`s or of their fields, also as JSON.
     """
 
     verb = "aggregate"
@@ -46,6 +48,8 @@ class AggregateOperator(VerbOperator):
         "mode": arguments.text,
         "reports": arguments.as_it_is,
         "allow_scan": arguments.truth,
+        "schema": arguments.text,
+        "checks": arguments.listed,
     }
     connections: ClassVar[dict[str, Any]] = {
         "mongo_uri": ("mongo_conn_id", mongo_uri),
@@ -69,6 +73,8 @@ class AggregateOperator(VerbOperator):
         mode: str | None = None,
         reports: Any = None,
         allow_scan: bool | str | None = None,
+        schema: str | None = None,
+        checks: Any = None,
         **kwargs: Any,
     ) -> None:
         """Keep the arguments; they are read when the task runs."""
@@ -86,3 +92,5 @@ class AggregateOperator(VerbOperator):
         self.mode = mode
         self.reports = reports
         self.allow_scan = allow_scan
+        self.schema = schema
+        self.checks = checks

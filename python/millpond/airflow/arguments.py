@@ -3,6 +3,7 @@
 Owns the types: Jinja renders to text. Refuses to judge meaning: the verbs do, before any I/O.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -86,6 +87,16 @@ def shard(name: str, value: object) -> Any:
 def start(name: str, value: object) -> Any:  # noqa: ARG001 - the shape of a reader
     """Read `earliest`, `latest`, `group`, an RFC 3339 time; a datetime or a number of milliseconds stays."""
     return value.strip() if isinstance(value, str) else value
+
+
+def listed(name: str, value: object) -> Any:
+    """Read a list, also as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise UnusableArgumentError(f"{name}: expected a list, or one as JSON") from None
 
 
 def as_it_is(name: str, value: object) -> Any:  # noqa: ARG001 - the shape of a reader

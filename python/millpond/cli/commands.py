@@ -11,6 +11,7 @@ import click
 from millpond import errors
 from millpond.cli import settings as config
 from millpond.cli.explain import explain
+from millpond.cli.ledger import runs
 from millpond.cli.positions import positions
 
 _CODES: tuple[tuple[type[errors.Error], int], ...] = (
@@ -71,7 +72,7 @@ _FLAGS = {
     ),
     "aggregate": (
         "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
-        "mongo_uri", "postgres_dsn",
+        "mongo_uri", "postgres_dsn", "schema", "checks",
     ),
 }  # fmt: skip
 _HELP = {
@@ -79,6 +80,8 @@ _HELP = {
     "target": "librdkafka properties as JSON.",
     "id": "kafka, key, or field:<dotted name>.",
     "shard": "As JSON: [0, 2].",
+    "checks": 'As JSON: [{"table": "product_views_daily", "min_rows": 1}].',
+    "schema": "Where the reports are kept in PostgreSQL.",
     "dates": "latest, all, a date, or first..last.",
     "transform": "product_views, or the path of a TOML file.",
     "on_gap": "fail, or earliest.",
@@ -208,6 +211,7 @@ def top(
     try:
         arguments = read("aggregate", config, {**flags, "dates": date or "latest"})
         arguments["postgres_dsn"] = None
+        arguments.pop("checks", None)
         tables = millpond.aggregate(**arguments).tables
     except errors.Error as error:
         fail(error)
@@ -229,3 +233,4 @@ def top(
 
 
 main.add_command(explain)
+main.add_command(runs)

@@ -1,4 +1,4 @@
-"""`millpond explain`: what a setting means for one example, and where an `_id` comes from."""
+"""`millpond explain`: what a setting means for one example, where an `_id` comes from, what a report was made from."""
 
 import json
 import os
@@ -10,11 +10,12 @@ import click
 
 from millpond import errors
 from millpond.cli import settings
+from millpond.cli.ledger import report
 
 
 @click.group()
 def explain() -> None:
-    """Show what a transform makes of an event, or where the event of an _id was read."""
+    """Show what a transform makes of an event, where the event of an _id was read, or what a report was made from."""
 
 
 @explain.command()
@@ -33,6 +34,9 @@ def transform(event: str, config: Path | None, transform: str | None, as_json: b
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(2)
     click.echo(json.dumps(told) if as_json else _shown(told))
+
+
+explain.add_command(report)
 
 
 @explain.command("id")

@@ -47,6 +47,8 @@ def read(verb: str, file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         settings["mongo_uri"] = tables["mongo"]["uri"]
     if "postgres_dsn" in known:
         settings["postgres_dsn"] = tables.get("postgres", {}).get("dsn")
+    if "schema" in known and "schema" in tables.get("postgres", {}):
+        settings["schema"] = tables["postgres"]["schema"]
     borrowed = tables.get(_BORROWED.get(verb, ""), {})
     # There `source_topic` says what to read, here it would choose among letters.
     settings |= {name: value for name, value in borrowed.items() if name in known and name != "source_topic"}
@@ -95,6 +97,7 @@ def servers(file: Path | None) -> dict[str, Any]:
         found[name] = os.environ.get(f"MILLPOND_{name.upper()}", tables.get(section, {}).get(name))
     found["mongo_uri"] = os.environ.get("MILLPOND_MONGO_URI", tables.get("mongo", {}).get("uri"))
     found["postgres_dsn"] = os.environ.get("MILLPOND_POSTGRES_DSN", tables.get("postgres", {}).get("dsn"))
+    found["schema"] = os.environ.get("MILLPOND_SCHEMA", tables.get("postgres", {}).get("schema"))
     return found
 
 
@@ -136,9 +139,9 @@ def _tables(file: Path | None) -> dict[str, Any]:
         _refuse_unknown(f"{file}: [{section}]", section, list(_SECTIONS))
         if not isinstance(table, dict):
             raise ConfigError(f"{file}: {section} is no table", f"write [{section}]")
-    for section, key in (("mongo", "uri"), ("postgres", "dsn")):
+    for section, keys in (("mongo", ["uri"]), ("postgres", ["dsn", "schema"])):
         for name in tables.get(section, {}):
-            _refuse_unknown(f"{file}: [{section}] {name}", name, [key])
+            _refuse_unknown(f"{file}: [{section}] {name}", name, keys)
     return tables
 
 
@@ -150,7 +153,7 @@ def _refuse_unknown(place: str, name: str, known: list[str]) -> None:
 
 def _typed(value: Any, parameter: inspect.Parameter) -> Any:
     """Read a word of the command line or the environment: JSON where it is JSON of another type than text."""
-    if not isinstance(value, str) or parameter.name in {"mongo_uri", "postgres_dsn", "dates", "topic", "job"}:
+    if not isinstance(value, str) or parameter.name in {"mongo_uri", "postgres_dsn", "dates", "topic", "job", "schema"}:
         return value
     try:
         read = json.loads(value)

@@ -1,0 +1,178 @@
+//! What was published, and from what: the ledger read back, beside the tables and the positions of today. It writes
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio_postgres::Client;
+
+use super::publish::report::{CREATED, DATE};
+use super::publish::{ledger, tables};
+use super::{instant, on_runtime, scan};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::mongo::client;
+use crate::postgres::columns::quoted;
+use crate::postgres::{self, told};
+
+/// Which ledger.
+#[derive(Clone)]
+pub struct Where {
+    /// Holds credentials: never shown (no `Debug`).
+    pub postgres_dsn: String,
+    pub schema: Option<String>,
+}
+
+/// Which of its rows: the newest, `limit` of them.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    pub job: Option<String>,
+    pub date: Option<String>,
+    pub limit: u64,
+}
+
+/// A report of a date, as it stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct Standing {
+    pub table: String,
+    /// Rows of the date.
+    pub rows: u64,
+    /// The ledger's row of the publication that made them; `None` when no run published this date.
+    pub run: Option<Value>,
+    /// Whether all rows are of that publication; `None` when that is not known.
+    pub untouched: Option<bool>,
+    /// By `cluster/topic/partition`: events stored since, of whatever date; `None` when that is not known.
+    pub newer: Option<BTreeMap<String, i64>>,
+}
+
+/// The newest publications first, each as its row of the ledger.
+///
+/// # Errors
+/// By domain: see [`crate::error::Domain`].
+pub fn runs(place: &Where, chosen: &Chosen, control: &Arc<Control>) -> Result<Vec<Value>> {
+    on_runtime(control, "runs", async {
+        let date = chosen.date.as_deref().map(checked).transpose()?;
+        let (client, schema) = open(place).await?;
+        let limit = i64::try_from(chosen.limit).unwrap_or(i64::MAX);
+        let from = ledger_of(&schema);
+        let query = format!(
+            "SELECT row_to_json(r)::text FROM (SELECT * FROM {from} WHERE ($1::text IS NULL OR job = $1)
+                AND ($2::text IS NULL OR $2::text::date = ANY(dates)) ORDER BY read_at DESC LIMIT $3) AS r"
+        );
+        let rows = client.query(&query, &[&chosen.job, &date, &limit]).await;
+        let rows = rows.map_err(|error| told("postgres: read millpond_runs", error))?;
+        rows.iter().map(|row| parsed(row.get(0))).collect()
+    })
+}
+
+/// What stands of a date: in `table`, or in each table that the ledger names for it.
+///
+/// # Errors
+/// By domain: see [`crate::error::Domain`]; `Config` for a table that is not there.
+pub fn explain(
+    place: &Where,
+    date: &str,
+    table: Option<&str>,
+    mongo_uri: Option<&str>,
+    control: &Arc<Control>,
+) -> Result<Vec<Standing>> {
+    on_runtime(control, "explain", async {
+        let date = checked(date)?;
+        let (client, schema) = open(place).await?;
+        let from = ledger_of(&schema);
+        // The publication that stands is that of the latest reading: an older one leaves it alone.
+        let query = format!(
+            "SELECT DISTINCT ON (t) t, row_to_json(r)::text FROM {from} AS r, jsonb_object_keys(r.rows) AS t
+             WHERE $1::text::date = ANY(r.dates) AND ($2::text IS NULL OR t = $2) ORDER BY t, r.read_at DESC"
+        );
+        let rows = client.query(&query, &[&date, &table]).await;
+        let rows = rows.map_err(|error| told("postgres: read millpond_runs", error))?;
+        let runs: BTreeMap<String, Value> =
+            rows.iter().map(|row| Ok((row.get(0), parsed(row.get(1))?))).collect::<Result<_>>()?;
+        let names: BTreeSet<String> = runs.keys().cloned().chain(table.map(str::to_owned)).collect();
+        let mut standing = Vec::new();
+        for table in names {
+            let run = runs.get(&table).cloned();
+            let (rows, untouched) = held(&client, &schema, &table, &date, run.as_ref()).await?;
+            let newer = match (&run, mongo_uri) {
+                (Some(run), Some(uri)) => newer(uri, run).await?,
+                _ => None,
+            };
+            standing.push(Standing { table, rows, run, untouched, newer });
+        }
+        Ok(standing)
+    })
+}
+
+fn ledger_of(schema: &str) -> String {
+    format!("{}.{}", quoted(schema), ledger::NAME)
+}
+
+fn checked(date: &str) -> Result<String> {
+    let date = instant::date(date.as_bytes()).map(instant::text);
+    date.ok_or_else(|| Error::config("date: no date").hint("give YYYY-MM-DD"))
+}
+
+fn parsed(text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|error| Error::bug("postgres: read millpond_runs").because(error))
+}
+
+async fn open(place: &Where) -> Result<(Client, String)> {
+    let client = postgres::connect(&place.postgres_dsn).await?;
+    let schema = tables::enter(&client, place.schema.as_deref()).await?;
+    let what = "postgres: look for millpond_runs";
+    let session = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'";
+    client.batch_execute(session).await.map_err(|error| told(what, error))?;
+    let query = "SELECT to_regclass($1) IS NOT NULL";
+    let there = client.query_one(query, &[&ledger_of(&schema)]).await.map_err(|error| told(what, error))?;
+    if !there.get::<_, bool>(0) {
+        return Err(Error::config(format!(
+            "postgres: schema {schema} has no millpond_runs: nothing was published there"
+        ))
+        .hint("give schema=, or publish a report first"));
+    }
+    Ok((client, schema))
+}
+
+/// How many rows of the date stand in a table, and whether a run's publication made all of them.
+async fn held(
+    client: &Client,
+    schema: &str,
+    table: &str,
+    date: &str,
+    run: Option<&Value>,
+) -> Result<(u64, Option<bool>)> {
+    let what = || format!("postgres: look at {table}");
+    let text = |name: &str| run.and_then(|run| run.get(name)).and_then(Value::as_str);
+    // The first version wrote another time into the ledger than into the rows.
+    let made = text("source").and(text(CREATED));
+    let query = format!(
+        "SELECT count(*), count(*) FILTER (WHERE {CREATED} = ($2::text::timestamptz AT TIME ZONE 'UTC'))
+         FROM {}.{} WHERE {DATE} = $1::text::date",
+        quoted(schema),
+        quoted(table)
+    );
+    let row = client.query_one(&query, &[&date, &made]).await.map_err(|error| told(what(), error))?;
+    let (rows, of_run): (i64, i64) = (row.get(0), row.get(1));
+    Ok((u64::try_from(rows).unwrap_or(0), made.map(|_| rows == of_run)))
+}
+
+/// The events that each partition of a run's source has been stored since.
+async fn newer(mongo_uri: &str, run: &Value) -> Result<Option<BTreeMap<String, i64>>> {
+    let source = run.get("source").and_then(Value::as_str).and_then(|source| source.split_once('.'));
+    let (Some((database, collection)), Some(then)) = (source, run.get("positions").and_then(Value::as_object)) else {
+        return Ok(None);
+    };
+    let database = client::connect(mongo_uri).await?.database(database);
+    let now = scan::covered(&database, collection).await?.named;
+    // Other programs' documents have no positions: what of them is new cannot be told.
+    let known = run.get("repeatable").and_then(Value::as_bool) == Some(true) && !(now.is_empty() && then.is_empty());
+    Ok(known.then(|| since(&now, then)))
+}
+
+fn since(now: &BTreeMap<String, i64>, then: &Map<String, Value>) -> BTreeMap<String, i64> {
+    let then = |partition: &str| then.get(partition).and_then(Value::as_i64).unwrap_or(0);
+    now.iter().map(|(partition, next)| (partition.clone(), (next - then(partition)).max(0))).collect()
+}
