@@ -1,5 +1,5 @@
-"""A loopback proxy before one MongoDB server that cuts a connection at a chosen command: before the server hears of it, or
-after the server has answered and before the client hears of that. Reads whole messages; knows nothing of millpond.
+"""A loopback proxy before one MongoDB server that cuts a connection at a chosen command: before the server hears of it,
+or after the server has answered and before the client hears of that. Reads whole messages; knows nothing of millpond.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""A MongoDB of a test's own that wants TLS and credentials: a replica set of one, its users and what each of them may do."""
+"""A MongoDB of a test's own that wants TLS and credentials: a replica set of one, and users with different rights."""
 
 import contextlib
 import os
@@ -109,7 +109,11 @@ class SecuredMongo:
 
     def certified(self, issued: tuple[Path, Path], **options: Any) -> str:
         """A URI by certificate alone."""
-        words = {"tlsCertificateKeyFile": self.pair(issued), "authMechanism": "MONGODB-X509", "authSource": "$external"}
+        words: dict[str, Any] = {
+            "tlsCertificateKeyFile": self.pair(issued),
+            "authMechanism": "MONGODB-X509",
+            "authSource": "$external",
+        }
         return self.uri(**words | options)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A topic of numbers in a collection, looked at by PyMongo: what is stored, what is left aside, how far positions are."""
+"""A topic of numbers in a collection, looked at by PyMongo: what is stored, what is left aside, and the positions."""
 
 import threading
 import time

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -97,7 +98,7 @@ def test_once_each_with_a_trail(servers, name, sink, replay):
 
 
 def test_through_a_corrected_transform(servers, name, sink, replay):
-    """What no BSON number is becomes one where the transform says so; what it leaves out is left; the rest fails again."""
+    """What no BSON number is becomes one where the transform says so; what it leaves out is left; the rest fails."""
     servers.create(servers.kafka, name, 1)
     exact = b"0.1000000000000000055511151231257827021181583404541015626"
     values = [b'{"n":1,"p":%s}' % exact, b'{"n":2,"p":%s,"skip":true}' % exact, b'{"n":3', b'{"n":4,"p":1}']
@@ -148,7 +149,7 @@ def test_letters_in_pieces_come_back_whole(servers, name, sink, replay):
     # A document of 12 MB that the validator refuses, beside 20 MB of key; spaces make 33 MB of the second.
     small = b'{"n":1,"x":"%s"}' % (b"y" * 12_000_000)
     spaced = b'{"n":2,' + b" " * 33_000_000 + b'"x":1}'
-    events = [
+    events: list[tuple[bytes, bytes, Any]] = [
         (large(20_000_000, 1), small, [("h", b"v")]),
         (b"k", spaced, [("h", None), ("h", b"")]),
         (b"k", b'{"n":3}', [("big", large(17_000_000, 3)), ("after", b"v")]),
@@ -162,7 +163,7 @@ def test_letters_in_pieces_come_back_whole(servers, name, sink, replay):
     assert sink().dead_lettered == 4
     with servers.mongo() as client:
         found = list(client["tests"][f"{name}_dead_letters"].find())
-    pieces: dict[int, list[dict[str, object]]] = {}
+    pieces: dict[int, list[dict[str, Any]]] = {}
     for one in sorted(found, key=lambda one: (one["offset"], one["chunk"])):
         pieces.setdefault(one["offset"], []).append(one)
     for offset, (key, value, headers) in enumerate(events):
@@ -170,7 +171,7 @@ def test_letters_in_pieces_come_back_whole(servers, name, sink, replay):
         assert [one["chunk"] for one in mine] == list(range(mine[0]["chunks"]))
         # As docs/store.md says how to put one together.
         whole = {"key": b"", "value": b""}
-        entries: list[list[bytes | None]] = []
+        entries: list[list[Any]] = []
         for one in mine:
             whole["value"] += one["value"] or b""
             if one["chunk"] and not one.get("continued"):
@@ -241,8 +242,8 @@ def test_killed_in_the_middle(servers, name, sink, replay, step):
             child.wait()
     else:
         at = {"PYTHONPATH": SABOTAGE, "MILLPOND_SABOTAGE_AT": f"KILL:sink_replay.{step}"}
-        child = subprocess.run(command, env=os.environ | at, capture_output=True, check=False)
-        assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+        done = subprocess.run(command, env=os.environ | at, capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     books = replay()
     assert books.chosen == 3_000 == books.inserted + books.already_present + books.already_replayed
     assert books.failed == 0

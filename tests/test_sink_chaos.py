@@ -1,4 +1,4 @@
-"""Everything at once against one sink (I2, I3): kills at named steps and random moments, signals, runs beside each other,
+"""Everything at once against one sink (I2, I3): kills at named steps and random moments, signals, runs side by side,
 members of the replica set killed, frozen and stepped down, brokers killed. At the end 0 lost, 0 doubled, all in order;
 all the while positions never go back and never lie ahead of what a majority holds.
 

@@ -1,5 +1,5 @@
-"""Positions of a sink that no longer fit: refused with what was lost and the ways on, or accepted by name and reported; and
-`millpond positions show|reset --collection`.
+"""Positions of a sink that no longer fit: refused with what was lost and the ways on, or accepted by name and reported;
+and `millpond positions show|reset --collection`.
 """
 
 import json
@@ -164,7 +164,7 @@ except millpond.PositionError as error:
 
 
 def test_a_topic_that_is_made_again_while_it_is_read(servers, name):
-    """The client would go on in the new topic at the offset where it was: nothing of that is stored under these `_id`s."""
+    """The client would go on in the new topic at the offset where it was: nothing of that is stored."""
     servers.create(servers.kafka, name, 1)
     send_singly(servers.kafka, name, [(None, b'{"n":%d,"x":"%s"}' % (n, b"x" * 900), 0) for n in range(120)])
     words = {"topic": name, "database": "tests", "collection": name, "batch_size": 3}

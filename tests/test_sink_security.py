@@ -1,5 +1,5 @@
-"""TLS, SCRAM and X.509 by URI against a real MongoDB, right and wrong; and users with too few rights, told before anything
-is read. No secret is ever shown (I6).
+"""TLS, SCRAM and X.509 by URI against a real MongoDB, right and wrong; and users with too few rights, told before
+anything is read. No secret is ever shown (I6).
 """
 
 import time
@@ -67,7 +67,8 @@ REFUSED = {
         CONFIG, "tlsCertificateKeyFile", "key",
     ),
     "no key": (
-        lambda s: s.uri(tlsCertificateKeyFile=s.authority.issue("certified")[0]), CONFIG, "tlsCertificateKeyFile", "key",
+        lambda s: s.uri(tlsCertificateKeyFile=s.authority.issue("certified")[0]),
+        CONFIG, "tlsCertificateKeyFile", "key",
     ),
     "a missing certificate": (
         lambda s: s.uri(tlsCertificateKeyFile=s.directory / "absent.pem"), CONFIG, "tlsCertificateKeyFile", "path",

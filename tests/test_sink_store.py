@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import subprocess
 import time
+from typing import Any
 
 import pytest
 from tests.test_cli import call, toml
@@ -24,13 +25,13 @@ def sink(servers, name):
 @pytest.mark.parametrize("kind", ["view", "capped", "timeseries"])
 def test_collections_of_another_shape_are_refused_by_name(servers, name, sink, kind, which):
     place = f"{name}{which}"
-    options = {
+    shapes: dict[str, dict[str, Any]] = {
         "view": {"viewOn": "other", "pipeline": []},
         "capped": {"capped": True, "size": 100_000},
         "timeseries": {"timeseries": {"timeField": "timestamp"}},
-    }[kind]
+    }
     with servers.mongo() as client:
-        client["tests"].create_collection(place, **options)
+        client["tests"].create_collection(place, **shapes[kind])
         with pytest.raises(millpond.ConfigError) as caught:
             sink()
         assert f"tests.{place} is " in str(caught.value)

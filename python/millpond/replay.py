@@ -97,9 +97,9 @@ def replay_stored_letters(
 ) -> StoredReplayResult:
     """Store the events of a sink's dead letters after all, once each, after what refused them was put right.
 
-    An event gets the `_id` that it would have had. What became of it is noted on its letter (`replays`), and a letter that
-    was stored is not looked at again: kill it anywhere and run it again. Letters are never deleted; those that fail again
-    are counted. `millpond_replays` keeps a document for each replay.
+    An event gets the `_id` that it would have had. What became of it is noted on its letter (`replays`), and a letter
+    that was stored is not looked at again: kill it anywhere and run it again. Letters are never deleted; those that
+    fail again are counted. `millpond_replays` keeps a document for each replay.
 
     Args:
         mongo_uri: MongoDB connection string.
@@ -118,8 +118,8 @@ def replay_stored_letters(
         cancel: As in `bridge`.
 
     Returns:
-        The books: chosen = inserted + already_present + replaced + superseded + deleted + filtered + already_replayed +
-        failed; `failed_by_reason`, the first `failures`, and `run`, its name in `millpond_replays`.
+        The books: chosen = inserted + already_present + replaced + superseded + deleted + filtered +
+        already_replayed + failed; `failed_by_reason`, the first `failures`, and `run`, its name in `millpond_replays`.
 
     Raises:
         ConfigError, ExternalError, DataError, Cancelled, BugError: see `millpond.errors`.

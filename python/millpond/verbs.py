@@ -146,18 +146,20 @@ def sink(
         collection: Collection to write; made when absent. Dead letters go to `<collection>_dead_letters`.
         group_id: Consumer group whose offsets are committed for lag tools. Default: `millpond-<database>.<collection>`.
         batch_size: Documents per insert.
-        id: "kafka": the `_id` is made of source, partition and offset, so that a rewrite changes nothing.
+        id: "kafka": the `_id` is made of source, partition and offset, so that a rewrite changes nothing. "key": it is
+            the event's key; "field:<dotted name>": a value of the message. There a later event replaces an earlier one
+            of the same `_id`, whatever the order of writing, and the version stands in `_millpond` (docs/sink.md).
         shard: As in `bridge`.
         start: Where a partition without position begins: "earliest", "latest", "group" (the group's offsets) or a time.
         max_events: Read at most so many events.
         max_seconds: End after so many seconds.
         max_dead_letters: More of them in one run are a `DataError`.
-        on_gap: Where the topic no longer has what comes next (deleted unread, or recreated): "fail" is a `PositionError`;
-            "earliest" goes on from the log's start and reports `gaps` in the result.
+        on_gap: Where the topic no longer has what comes next (deleted unread, or recreated): "fail" is a
+            `PositionError`; "earliest" goes on from the log's start and reports `gaps` in the result.
         ensure_indexes: Make an index on `timestamp` unless one begins with it: reports read their days by it.
         ordered: False: a document that is refused stops no other one. There is no other way.
-        write_concern: How far an insert must have got: "majority", a number of members, the name of a set's own mode, or
-            `{"w": 1, "j": True, "wtimeout": 5000}`. Default: as the URI says, or "majority". Positions follow what a
+        write_concern: How far an insert must have got: "majority", a number of members, the name of a set's own mode,
+            or `{"w": 1, "j": True, "wtimeout": 5000}`. Default: as the URI says, or "majority". Positions follow what a
             majority holds in any case (docs/store.md).
         compressors: Of zstd, snappy and zlib those that may be used, the best one first. Default: as the URI says.
         dead_letter_ttl: Seconds (or timedelta) after which a dead letter expires. Default: never.

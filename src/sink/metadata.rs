@@ -3,7 +3,8 @@
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, doc};
 
-use crate::kafka::native::{self, RawHeader, Record};
+use super::identity::Arrival;
+use crate::kafka::native::RawHeader;
 
 /// Bytes as BSON holds them.
 #[must_use]
@@ -20,29 +21,16 @@ pub fn header((name, value): &RawHeader) -> Bson {
 
 /// The raw BSON element `field: {topic, partition, offset, timestamp, key, headers}`.
 #[must_use]
-pub fn element(field: &str, record: Record<'_>) -> Vec<u8> {
-    let place = (record.topic(), record.partition(), record.offset());
-    let place = (place.0.as_str(), place.1, place.2);
-    described(field, place, record.timestamp().to_millis(), record.key(), &native::headers(record))
-}
-
-/// The same of what is known of an event.
-#[must_use]
-pub fn described(
-    field: &str,
-    (topic, partition, offset): (&str, i32, i64),
-    timestamp_ms: Option<i64>,
-    key: Option<&[u8]>,
-    headers: &[RawHeader],
-) -> Vec<u8> {
-    let headers: Vec<Bson> = headers.iter().map(header).collect();
+pub fn element(field: &str, record: &impl Arrival) -> Vec<u8> {
+    let headers: Vec<Bson> = record.headers().iter().map(header).collect();
+    let time = record.timestamp_ms();
     let whole = doc! {
         field: {
-            "topic": topic,
-            "partition": partition,
-            "offset": offset,
-            "timestamp": timestamp_ms.map(bson::DateTime::from_millis),
-            "key": key.map(binary),
+            "topic": record.topic(),
+            "partition": record.partition(),
+            "offset": record.offset(),
+            "timestamp": (time >= 0).then(|| bson::DateTime::from_millis(time)),
+            "key": record.key().map(binary),
             "headers": headers,
         }
     };

@@ -8,8 +8,11 @@
 //! | [`gaps`], [`recreated`] | positions that no longer fit the log; a topic that is another one |
 //! | [`reader`] | Kafka → batches |
 //! | [`bson`], [`decimal128`], [`metadata`] | JSON → BSON, exactly |
+//! | [`identity`] | what the `_id` is, and the version beside it |
+//! | [`strategy`] | whose the collection is: one way to make ids, and of replaceable documents one source |
 //! | [`batch`], [`letters`] | a batch → MongoDB, and its one outcome; its dead letters |
-//! | [`concern`] | how far a write must have got |
+//! | [`command`], [`concern`] | one write command, and what its answer says of each document; how far it must have got |
+//! | [`versions`] | the same under `id="key"` and `id="field:…"`: the highest version wins |
 //! | [`replay`] | dead letters → their collection, once each |
 //! | [`inventory`] | positions shown, and moved by an operator |
 //!
@@ -18,9 +21,11 @@
 
 pub mod batch;
 pub mod bson;
+pub mod command;
 pub mod concern;
 pub mod decimal128;
 pub mod gaps;
+pub mod identity;
 pub mod inventory;
 pub mod letters;
 pub mod metadata;
@@ -30,6 +35,8 @@ pub mod replay;
 pub mod settings;
 pub mod start;
 pub mod store;
+pub mod strategy;
+pub mod versions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -41,6 +48,7 @@ use tokio::task::JoinHandle;
 use self::batch::{Batch, Books, Place};
 use self::concern::Confirmation;
 use self::gaps::Gaps;
+use self::identity::Form;
 use self::reader::{Limits, Reader};
 use self::recreated::Watch;
 use crate::bridge::settings::PartitionPosition;
@@ -108,13 +116,17 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
         collection: settings.collection.clone(),
         tag,
         topic: topic.name.clone(),
+        identity: settings.identity.to_string(),
         uuid: store.uuid.clone(),
     };
+    strategy::refuse_others(&database, &kept, &settings.identity, &older).await?;
+    strategy::prepare(&database, &settings.collection, &settings.identity, settings.ensure_indexes).await?;
     let known = positions::read(&database, &kept).await?;
     let place = Place {
         database: database.clone(),
         collection: settings.collection.clone(),
         topic: topic.name.clone(),
+        identity: settings.identity.clone(),
         letters_expire: settings.dead_letter_ttl.and_then(|seconds| i64::try_from(seconds * 1_000).ok()),
         concern,
         control: Arc::clone(control),
@@ -136,11 +148,16 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
     control.limit(limits.max_events, limits.deadline);
     // Also of partitions that have events to come: a source whose first run dies is known to be covered up to here only.
     let moved = next.iter().filter(|(partition, next)| known.get(partition) != Some(next));
-    positions::raise(&database, &kept, &moved.map(|(partition, next)| (*partition, *next)).collect()).await?;
+    let moved: BTreeMap<i32, i64> = moved.map(|(partition, next)| (*partition, *next)).collect();
+    if !moved.is_empty() {
+        positions::raise(&database, &kept, &moved).await?;
+        // Another sink may have begun at the same moment: now each sees what the other keeps.
+        strategy::refuse_others(&database, &kept, &settings.identity, &older).await?;
+    }
     recreated::close(&database, &settings.collection, &older).await?;
     let confirmation = Confirmation::begin(&database, &place.concern, tag, &topic.name).await?;
-    let metadata = settings.metadata.clone();
-    let mut reader = Reader::new(&cluster, &topic.name, tag, (parts, gaps), decided, metadata, limits)?;
+    let form = Form { tag, identity: settings.identity.clone(), metadata: settings.metadata.clone() };
+    let mut reader = Reader::new(&cluster, &topic.name, form, (parts, gaps), decided, limits)?;
     let mut store =
         Storing { place, kept, confirmation, watch: Arc::new(Watch::new(&cluster, &topic)), next: &mut next };
     let books = store.carry(settings, control, &mut reader).await?;
@@ -250,7 +267,7 @@ async fn settle(
         let batch = oldest.await.map_err(|error| Error::bug("sink: a batch's task panicked").because(error))??;
         control.add_read(batch.books.read);
         control.drop_total(batch.holes);
-        control.add_written(batch.books.inserted + batch.books.already_present + batch.books.deleted);
+        control.add_written(batch.books.stored());
         control.add_dead_lettered(batch.books.dead_lettered);
         books.add(&batch.books);
         for (partition, next) in batch.next {
@@ -297,8 +314,8 @@ fn answer(
         read: books.read,
         inserted: books.inserted,
         already_present: books.already_present,
-        replaced: 0,
-        superseded: 0,
+        replaced: books.replaced,
+        superseded: books.superseded,
         deleted: books.deleted,
         dead_lettered: books.dead_lettered,
         dead_letters_by_reason: books.reasons,

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct Older {
     pub tag: i64,
     pub id: String,
-    /// By partition, what was stored of it.
+    /// By partition of this shard, what was stored of it.
     pub next: BTreeMap<i32, i64>,
 }
 
@@ -63,7 +63,7 @@ pub async fn older(database: &Database, settings: &SinkSettings, cluster: &str, 
             })
             .filter(|(partition, _)| settings.shard.owns(*partition))
             .collect();
-        if !next.is_empty() {
+        if !kept.is_empty() {
             all.push(Older { tag, id: source.get_str("topic_id").unwrap_or("none").to_owned(), next });
         }
     }

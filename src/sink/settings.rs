@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mongodb::options::{Compressor, WriteConcern};
 use serde::Serialize;
 
+use super::identity::{BESIDE, Identity};
 use crate::bridge::gaps::Gap;
 use crate::bridge::settings::{OnGap, PartitionPosition, Properties, rates};
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ pub struct SinkSettings {
     /// Default: `millpond-<database>.<collection>`.
     pub group_id: Option<String>,
     pub batch_size: usize,
+    pub identity: Identity,
     pub shard: Shard,
     pub start: Start,
     pub max_events: Option<u64>,
@@ -104,6 +106,9 @@ impl SinkSettings {
         let taken = |field: &str| field.is_empty() || field.contains('\0') || field == "_id" || field == "_source_id";
         if self.metadata.as_deref().is_some_and(taken) {
             return Err(Error::config("metadata: no usable field name").hint("not _id, not _source_id, no NUL"));
+        }
+        if self.identity.versioned() && self.metadata.as_deref() == Some(BESIDE) {
+            return Err(Error::config(format!("metadata: {BESIDE} holds the version")).hint("give another name"));
         }
         rates(self.max_events_per_second, self.max_bytes_per_second)?;
         if self.dead_letter_ttl.is_some_and(|seconds| !(60..=i32::MAX as u64).contains(&seconds)) {

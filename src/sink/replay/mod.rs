@@ -18,14 +18,17 @@ use mongodb::{Collection, Cursor, Database};
 
 pub use self::settings::{Failure, ReplayResult, ReplaySettings};
 use super::batch::{Batch, Event, Place};
+use super::identity::{Arrival, Form, Identity};
 use super::letters::{self, Whole};
-use super::{bson as writer, metadata, store};
+use super::store;
 use crate::bridge::rules::Became;
 use crate::bridge::transform::Ready;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Tape};
+use crate::kafka::native::RawHeader;
 use crate::mongo::client::{self, majority, told};
+use crate::mongo::positions::POSITIONS;
 
 /// Where replays are told.
 pub const REPLAYS: &str = "millpond_replays";
@@ -50,6 +53,42 @@ struct Letter {
     offset: i64,
     timestamp_ms: i64,
     whole: Whole,
+}
+
+/// A letter's event, with the value that the transform made.
+struct Restored<'a> {
+    letter: &'a Letter,
+    value: Option<&'a [u8]>,
+}
+
+impl Arrival for Restored<'_> {
+    fn topic(&self) -> String {
+        self.letter.topic.clone()
+    }
+
+    fn partition(&self) -> i32 {
+        self.letter.partition
+    }
+
+    fn offset(&self) -> i64 {
+        self.letter.offset
+    }
+
+    fn timestamp_ms(&self) -> i64 {
+        self.letter.timestamp_ms
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.letter.whole.key.as_deref()
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.value
+    }
+
+    fn headers(&self) -> Vec<RawHeader> {
+        self.letter.whole.headers.clone()
+    }
 }
 
 /// What became of a letter.
@@ -92,6 +131,7 @@ async fn run(settings: &ReplaySettings, control: &Arc<Control>) -> Result<Replay
         database: database.clone(),
         collection: settings.collection.clone(),
         topic: String::new(),
+        identity: identity(&database, &settings.collection).await?,
         concern: majority(),
         letters_expire: None,
         control: Arc::clone(control),
@@ -157,7 +197,7 @@ impl Replay<'_> {
             let letter = self.whole(&first).await?;
             let outcome = match letter.1 {
                 Some(failed) => Some(failed),
-                None => self.document(&letter.0, &mut batch)?,
+                None => self.document(&letter.0, &mut batch),
             };
             outcomes.push_back((letter.0, outcome));
         }
@@ -192,28 +232,27 @@ impl Replay<'_> {
     }
 
     /// Puts a letter's document into the batch, unless its outcome is plain without a server.
-    fn document(&mut self, letter: &Letter, batch: &mut Batch) -> Result<Option<Outcome>> {
+    fn document(&mut self, letter: &Letter, batch: &mut Batch) -> Option<Outcome> {
         let mut out = Vec::new();
         let raw = letter.whole.value.as_deref();
         let value = match raw.map(|raw| self.transform.apply(raw, &mut out)) {
             None => None,
             Some(Ok(Became::Same)) => raw,
             Some(Ok(Became::Changed)) => Some(out.as_slice()),
-            Some(Ok(Became::Filtered)) => return Ok(Some(Outcome::Filtered)),
-            Some(Err(again)) => return Ok(Some(failed(&again))),
+            Some(Ok(Became::Filtered)) => return Some(Outcome::Filtered),
+            Some(Err(again)) => return Some(failed(&again)),
         };
-        let Some(value) = value else { return Ok(Some(Outcome::Filtered)) };
+        let tag = u32::from_be_bytes(std::array::from_fn(|at| letter.id.bytes()[at]));
+        let form = Form { tag, identity: self.place.identity.clone(), metadata: self.settings.metadata.clone() };
         let begin = batch.bson.len();
-        let element = self.settings.metadata.as_deref().map(|field| {
-            let whole = &letter.whole;
-            let time = (letter.timestamp_ms >= 0).then_some(letter.timestamp_ms);
-            let place = (letter.topic.as_str(), letter.partition, letter.offset);
-            (field, metadata::described(field, place, time, whole.key.as_deref(), &whole.headers))
-        });
-        let extra = element.as_ref().map(|(name, element)| (*name, element.as_slice()));
-        match writer::write(&mut self.tape, value, &letter.id.bytes(), extra, &mut batch.bson) {
-            Err(again) => return Ok(Some(failed(&again))),
-            Ok(()) => batch.documents.push(begin..batch.bson.len()),
+        match form.write(&Restored { letter, value }, &letter.id.bytes(), &mut self.tape, &mut batch.bson) {
+            Err(again) => return Some(failed(&again)),
+            Ok(true) => batch.documents.push(begin..batch.bson.len()),
+            // A tombstone that leaves nothing.
+            Ok(false) => {
+                self.books.deleted += 1;
+                return Some(Outcome::Stored);
+            }
         }
         let (key, value) = (batch.keep(letter.whole.key.as_deref()), batch.keep(raw));
         batch.events.push(Event {
@@ -226,7 +265,7 @@ impl Replay<'_> {
             headers: letter.whole.headers.clone(),
         });
         batch.books.read += 1;
-        Ok(None)
+        None
     }
 
     /// Stores the batch, then notes on each letter what became of it.
@@ -245,7 +284,10 @@ impl Replay<'_> {
             batch.letters.iter().map(|(event, letter)| (event.id, letter)).collect();
         self.books.inserted += batch.books.inserted;
         self.books.already_present += batch.books.already_present;
-        control.add_written(batch.books.inserted + batch.books.already_present);
+        self.books.replaced += batch.books.replaced;
+        self.books.superseded += batch.books.superseded;
+        self.books.deleted += batch.books.deleted;
+        control.add_written(batch.books.stored());
         let mut marks = Vec::with_capacity(outcomes.len());
         for (letter, outcome) in outcomes {
             let outcome = outcome
@@ -322,6 +364,14 @@ impl Replay<'_> {
         let update = replays.update_one(doc! {"_id": &self.books.run}, doc! {"$set": set}).upsert(true);
         update.write_concern(majority()).await.map(drop).map_err(|error| told(what(), error))
     }
+}
+
+/// How the collection's `_id`s are made, as its positions have it.
+async fn identity(database: &Database, collection: &str) -> Result<Identity> {
+    let kept = database.collection::<Document>(POSITIONS);
+    let found = kept.find_one(doc! {"_id.collection": collection, "closed": {"$ne": true}}).await;
+    let found = found.map_err(|error| told(format!("replay: read {}.{POSITIONS}", database.name()), error))?;
+    found.as_ref().and_then(|kept| kept.get_str("id").ok()).map_or(Ok(Identity::Kafka), Identity::read)
 }
 
 fn failed(again: &DeadLetter) -> Outcome {
