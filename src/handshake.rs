@@ -24,6 +24,8 @@ const NO_TLS: [i32; 4] = [267, 198, 443, 110];
 pub enum Outcome {
     /// It was made; the codes are those of the server's first words after it.
     Made(Vec<i32>),
+    /// It was made, and then the server hung up without a word.
+    HungUp,
     /// It was not, for what this end judged or for what the server's codes say.
     Broken(Box<MidHandshakeSslStream<TcpStream>>, Vec<i32>),
     Unknown,
@@ -86,9 +88,15 @@ pub fn attempt(ssl: Ssl, stream: TcpStream) -> Outcome {
         Ok(mut stream) => {
             let _ = stream.get_ref().set_read_timeout(Some(AFTER));
             match stream.read(&mut [0; 1]) {
+                Ok(0) => Outcome::HungUp,
+                Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                    Outcome::HungUp
+                }
                 Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     let codes = error.into_inner().and_then(|inner| inner.downcast::<openssl::ssl::Error>().ok());
-                    Outcome::Made(reasons(codes.as_ref().and_then(|error| error.ssl_error())))
+                    // A connection that just ends comes as OpenSSL's own error, in which there is no code.
+                    let codes = reasons(codes.as_ref().and_then(|error| error.ssl_error()));
+                    if codes.is_empty() { Outcome::HungUp } else { Outcome::Made(codes) }
                 }
                 _ => Outcome::Made(Vec::new()),
             }

@@ -42,7 +42,17 @@ class SecuredMongo:
         key.write_text("between members of a set of one")
         key.chmod(0o400)
         own = self.pair(self.authority.issue("localhost", NAMES))
-        command = [mongo.binary(), "--dbpath", data, "--port", self.port, "--bind_ip", "127.0.0.1", "--replSet", "rs0"]
+        command = [
+            mongo.binary(),
+            "--dbpath",
+            data,
+            "--port",
+            self.port,
+            "--bind_ip",
+            "127.0.0.1,127.0.0.2",
+            "--replSet",
+            "rs0",
+        ]
         command += ["--auth", "--keyFile", key, "--tlsMode", "requireTLS", "--tlsCertificateKeyFile", own]
         command += ["--tlsCAFile", self.authority.pem, "--tlsAllowConnectionsWithoutCertificates"]
         command += ["--wiredTigerCacheSizeGB", "0.25"]
@@ -103,7 +113,12 @@ class SecuredMongo:
 
     def uri(self, user: str | None = None, password: str = SECRET, host: str = "localhost", **options: Any) -> str:
         who = "" if user is None else f"{quote_plus(user)}:{quote_plus(password)}@"
-        found = {"replicaSet": "rs0", "tls": "true", "tlsCAFile": self.authority.pem} | options
+        found = {
+            "replicaSet": "rs0",
+            "tls": "true",
+            "tlsCAFile": self.authority.pem,
+            "serverSelectionTimeoutMS": 1_500,
+        } | options
         told = "&".join(f"{name}={quote_plus(str(value))}" for name, value in found.items() if value is not None)
         return f"mongodb://{who}{host}:{self.port}/?{told}"
 

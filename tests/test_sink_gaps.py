@@ -114,7 +114,7 @@ def test_a_log_that_ends_before_a_position_is_never_gone_on_from(servers, name, 
     servers.send(servers.kafka, name, numbers(0, 5))
     sink()
     with servers.mongo() as client:
-        client["tests"]["millpond_positions"].update_one({"_id.collection": name}, {"$set": {"next": 50}})
+        client["tests"]["millpond_positions"].update_one({"_id.collection": name}, {"$set": {"next": 50.0}})
     for on_gap in ("fail", "earliest"):
         with pytest.raises(millpond.PositionError, match=r"position 50 lies past the log's end 5") as caught:
             sink(on_gap=on_gap)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import secrets
 import subprocess
 import time
 from typing import Any
@@ -13,11 +14,21 @@ import millpond
 from millpond.local.jars import kafka_jars
 
 
-@pytest.fixture
-def sink(servers, name):
+@pytest.fixture(scope="module")
+def topic(servers):
+    """One for all: each test has a collection of its own."""
+    return fed(servers, f"t{secrets.token_hex(5)}")
+
+
+def fed(servers, name):
     servers.create(servers.kafka, name, 2)
     servers.send(servers.kafka, name, [(None, b'{"n":%d}' % n if n % 5 else b"[]", n % 2) for n in range(100)])
-    words = {"topic": name, "database": "tests", "collection": name}
+    return name
+
+
+@pytest.fixture
+def sink(servers, name, topic):
+    words = {"topic": topic, "database": "tests", "collection": name}
     return lambda **more: millpond.sink(servers.kafka, more.pop("uri", servers.mongo_uri), **words | more)
 
 
@@ -133,9 +144,10 @@ def test_the_index_that_reports_need(servers, name, sink):
 
 
 def test_a_rotten_topic_stops(servers, name, sink):
+    fed(servers, name)
     servers.send(servers.kafka, name, [(None, b"rotten", 0) for _ in range(2_000)])
     with pytest.raises(millpond.DataError, match="dead letters, 50 are allowed") as caught:
-        sink(max_dead_letters=50, batch_size=100, in_flight=1)
+        sink(topic=name, max_dead_letters=50, batch_size=100, in_flight=1)
     assert f"{name}_dead_letters" in caught.value.hint
     with servers.mongo() as client:
         letters = client["tests"][f"{name}_dead_letters"].count_documents({})
@@ -143,7 +155,7 @@ def test_a_rotten_topic_stops(servers, name, sink):
         assert 50 < letters < 400
         # What was decided stays decided: a run that allows more goes on behind it.
         before = sum(one["next"] for one in kept)
-    result = sink()
+    result = sink(topic=name)
     assert result.read == 2_100 - before
     assert result.dead_letters_by_reason.keys() <= {"invalid_json", "not_object"}
 
@@ -176,19 +188,19 @@ def test_the_consumer_group_shows_the_right_lag(servers, name, sink):
         rows = [line.split() for line in told.splitlines() if name in line and "GROUP" not in line]
         return {int(row[2]): (int(row[3]), int(row[4]), int(row[5])) for row in rows}
 
-    sink(shard=(0, 2), max_events=20)
-    sink(shard=(1, 2))
+    fed(servers, name)
+    sink(topic=name, shard=(0, 2), max_events=20)
+    sink(topic=name, shard=(1, 2))
     assert lag() == {0: (20, 50, 30), 1: (50, 50, 0)}
-    assert sink().read == 30
+    assert sink(topic=name).read == 30
     servers.send(servers.kafka, name, [(None, b"{}", 1) for _ in range(7)])
     assert lag() == {0: (50, 50, 0), 1: (50, 57, 7)}
 
 
-def test_options_of_a_file_and_of_the_command_line(servers, name, sink, tmp_path):
-    sink(max_events=10)
+def test_options_of_a_file_and_of_the_command_line(servers, name, topic, tmp_path):
     file = tmp_path / "m.toml"
     section = {
-        "topic": name,
+        "topic": topic,
         "database": "tests",
         "collection": name,
         "compressors": ["zstd"],

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::doc;
 use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
-use mongodb::options::{Acknowledgment, ClientOptions, Compressor, WriteConcern};
+use mongodb::options::{Acknowledgment, ClientOptions, Compressor, Tls, WriteConcern};
 
 use super::tls;
 use crate::error::{Error, Result};
@@ -39,12 +39,16 @@ pub async fn connect(uri: &str) -> Result<Client> {
 /// `Config` for an unusable URI, certificates or refused credentials, `External` when no server answers within eight
 /// seconds.
 pub async fn open(uri: &str, compressors: &[Compressor]) -> Result<Connection> {
+    let (uri, unchecked) = tls::names_unchecked(uri);
     let mut options = ClientOptions::parse(uri).await.map_err(|error| match *error.kind {
         ErrorKind::DnsResolve { .. } => Error::external("mongodb: the host name of the URI does not resolve"),
         // The driver's text may quote parts of the URI.
         _ => Error::config(format!("mongodb: the URI cannot be used{}", named_option(&error)))
             .hint("give mongodb://user:password@host:port/?replicaSet=… ; see the driver's list of options"),
     })?;
+    if let (true, Some(Tls::Enabled(with))) = (unchecked, &mut options.tls) {
+        with.allow_invalid_hostnames = Some(true);
+    }
     tls::check(&options)?;
     options.server_selection_timeout = Some(options.server_selection_timeout.unwrap_or(SELECT).min(SELECT));
     options.connect_timeout = Some(options.connect_timeout.unwrap_or(SELECT).min(SELECT));

@@ -28,6 +28,22 @@ const fn options(client: &ClientOptions) -> Option<&TlsOptions> {
     }
 }
 
+/// The URI without `tlsAllowInvalidHostnames`, which the driver's reader does not know, and whether it was true there.
+#[must_use]
+pub fn names_unchecked(uri: &str) -> (String, bool) {
+    let Some((place, query)) = uri.split_once('?') else { return (uri.to_owned(), false) };
+    let (mut unchecked, mut kept) = (false, Vec::new());
+    for option in query.split('&') {
+        match option.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("tlsAllowInvalidHostnames") => {
+                unchecked = value.eq_ignore_ascii_case("true");
+            }
+            _ => kept.push(option),
+        }
+    }
+    (format!("{place}?{}", kept.join("&")), unchecked)
+}
+
 /// Checks the files, and the own certificate's time and key, without any connection.
 ///
 /// # Errors
@@ -88,6 +104,14 @@ pub fn diagnose(client: &ClientOptions) -> Result<()> {
         };
         return Err(Error::config(format!("mongodb: {server}: the server's certificate {}", fault.told)).hint(hint));
     }
+    if matches!(outcome, Outcome::HungUp) {
+        let (what, hint) = if options.cert_key_file_path.is_some() {
+            ("the client certificate was not accepted", "give one that an authority of the server signed")
+        } else {
+            ("no client certificate was shown", "does the server ask for one? give tlsCertificateKeyFile")
+        };
+        return Err(Error::config(format!("mongodb: {server} hangs up after the TLS handshake: {what}")).hint(hint));
+    }
     let (Outcome::Broken(_, reasons) | Outcome::Made(reasons)) = &outcome else { return Ok(()) };
     let Some(alert) = handshake::alert(reasons) else { return Ok(()) };
     let hint = match alert {
@@ -119,4 +143,19 @@ fn session(options: &TlsOptions, host: &str) -> Option<Ssl> {
     let name = host.trim_matches(['[', ']']);
     let sni = name.parse::<IpAddr>().is_err();
     builder.build().configure().ok()?.use_server_name_indication(sni).verify_hostname(named).into_ssl(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_unchecked;
+
+    #[test]
+    fn one_option_is_taken_out_of_a_uri() {
+        let read = |uri| names_unchecked(uri);
+        assert_eq!(read("mongodb://h/"), ("mongodb://h/".into(), false));
+        assert_eq!(read("mongodb://h/?tls=true"), ("mongodb://h/?tls=true".into(), false));
+        let uri = "mongodb://h/d?tls=true&tlsallowinvalidHostnames=true&w=1";
+        assert_eq!(read(uri), ("mongodb://h/d?tls=true&w=1".into(), true));
+        assert_eq!(read("mongodb://h/?tlsAllowInvalidHostnames=false"), ("mongodb://h/?".into(), false));
+    }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::kafka::native::Spec;
 use crate::kafka::{Cluster, PartitionEnds, Properties, Role, Topic};
 use crate::mongo::client::{self, majority, told};
-use crate::mongo::positions::POSITIONS;
+use crate::mongo::positions::{POSITIONS, whole};
 use crate::mongo::sources::{self, SOURCES};
 
 /// Whose positions are shown or moved.
@@ -180,10 +180,8 @@ async fn read(database: &Database, place: &Where) -> Result<Vec<Place>> {
     let mut positions = Vec::new();
     for kept in all(POSITIONS, doc! {"_id.collection": &place.collection}).await? {
         let Ok(id) = kept.get_document("_id") else { continue };
-        let (Ok(tag), Ok(partition), Ok(next)) = (id.get_i64("source"), id.get_i32("partition"), kept.get_i64("next"))
-        else {
-            continue;
-        };
+        let (Ok(tag), Ok(partition)) = (id.get_i64("source"), id.get_i32("partition")) else { continue };
+        let Some(next) = whole(kept.get("next")) else { continue };
         let source = sources.iter().find(|source| source.get_i64("_id").is_ok_and(|known| known == tag));
         let text = |name: &str| source.and_then(|source| source.get_str(name).ok()).map(str::to_owned);
         positions.push(Place {

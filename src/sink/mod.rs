@@ -245,8 +245,16 @@ impl Storing<'_> {
             return Ok(());
         }
         if let Some(confirmation) = &self.confirmation {
+            #[cfg(feature = "sabotage")]
+            if crate::sabotage::is("position_without_confirmation") {
+                return self.keep(unraised).await;
+            }
             confirmation.ask().await?;
         }
+        self.keep(unraised).await
+    }
+
+    async fn keep(&mut self, unraised: &mut BTreeMap<i32, i64>) -> Result<()> {
         positions::raise(&self.place.database, &self.kept, unraised).await?;
         self.next.append(unraised);
         Ok(())

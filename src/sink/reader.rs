@@ -43,6 +43,8 @@ pub struct Reader {
     cluster: Arc<Cluster>,
     group: String,
     throttle: Option<Throttle>,
+    /// The log no longer holds what comes next.
+    gap_met: bool,
     topic: String,
     form: Form,
     parts: BTreeMap<i32, Part>,
@@ -85,6 +87,7 @@ impl Reader {
             cluster: Arc::clone(cluster),
             group: limits.group.to_owned(),
             throttle: limits.throttle,
+            gap_met: false,
             topic: topic.to_owned(),
             form,
             parts: open,
@@ -118,6 +121,14 @@ impl Reader {
             }
             if batch.books.read > 0 && began.elapsed() > Duration::from_secs(1) {
                 break;
+            }
+            if self.gap_met {
+                if batch.books.read > 0 {
+                    // What was read goes first, whatever becomes of the gap.
+                    break;
+                }
+                self.skip(&mut batch, control)?;
+                self.gap_met = false;
             }
             if let Some(wait) = self.throttle.as_ref().map(|throttle| throttle.wait(Instant::now()))
                 && !wait.is_zero()
@@ -173,7 +184,7 @@ impl Reader {
                     }
                     Some(Err(error)) if is_hollow(&error) => {}
                     Some(Err(error)) if is_told_by(&error) => {
-                        self.skip(&mut batch, control)?;
+                        self.gap_met = true;
                         break;
                     }
                     Some(Err(error)) => return Err(failed(&self.topic, &error)),

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::kafka::native::{self, TopicId};
 use crate::kafka::{Cluster, PartitionEnds, Topic};
 use crate::mongo::client::{majority, told};
-use crate::mongo::positions::POSITIONS;
+use crate::mongo::positions::{POSITIONS, whole};
 use crate::mongo::sources::SOURCES;
 
 /// How long a look at the topic may take.
@@ -59,7 +59,7 @@ pub async fn older(database: &Database, settings: &SinkSettings, cluster: &str, 
             .iter()
             .filter_map(|kept| {
                 let partition = kept.get_document("_id").ok()?.get_i32("partition").ok()?;
-                Some((partition, kept.get_i64("next").ok()?))
+                Some((partition, whole(kept.get("next"))?))
             })
             .filter(|(partition, _)| settings.shard.owns(*partition))
             .collect();
