@@ -184,8 +184,9 @@ impl Transactions {
     /// Waits up to `patience` until less than `left` is under way; whether it is.
     fn answered(&self, left: i32, patience: Duration) -> bool {
         let until = Instant::now() + patience;
+        let pause = (patience / 32).max(Duration::from_millis(1));
         while Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(pause);
             self.producer.poll(Duration::ZERO);
             if self.producer.in_flight_count() < left {
                 return true;
