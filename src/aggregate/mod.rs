@@ -36,7 +36,7 @@ pub use settings::{AggregateResult, AggregateSettings};
 use self::partial::{Partial, REPORTS};
 use self::publish::report::{Day, Report, product_views};
 use self::publish::{Publisher, ledger};
-use self::scan::Scope;
+use self::scan::{Covered, Scope};
 use self::settings::{AggregateBooks, Dates, Sample};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -131,9 +131,9 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         }
     };
     let scanned = began.elapsed().as_secs_f64();
-    keep_books(&mut books, &partial)?;
+    keep_books(&mut books, &partial, &covered)?;
     if wanted.is_some() {
-        let whole = events.estimated_document_count().await.map_err(|error| told("aggregate: count", error))?;
+        let whole = scan::documents(&events, &covered).await?;
         books.unplaced = Some(whole.saturating_sub(partial.scanned));
     }
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
@@ -210,7 +210,7 @@ async fn require_index(events: &Collection<Document>, settings: &AggregateSettin
 }
 
 /// I1: scanned = counted + excluded.
-fn keep_books(books: &mut AggregateBooks, partial: &Partial) -> Result<()> {
+fn keep_books(books: &mut AggregateBooks, partial: &Partial, covered: &Covered) -> Result<()> {
     books.scanned = partial.scanned;
     books.counted = partial.counted;
     books.excluded = partial.excluded.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
@@ -232,8 +232,10 @@ fn keep_books(books: &mut AggregateBooks, partial: &Partial) -> Result<()> {
     for (field, reason, document) in &partial.samples {
         books.samples.push(Sample { field, reason, document: document.clone() });
     }
-    books.repeatable = partial.foreign == 0;
-    if partial.foreign > 0 {
+    books.repeatable = partial.foreign == 0 && covered.replaced_by.is_none();
+    if let Some(id) = &covered.replaced_by {
+        books.warnings.push(format!("documents are replaced (id={id:?}): the run is not repeatable"));
+    } else if partial.foreign > 0 {
         books
             .warnings
             .push(format!("{} documents of other writers were read: the run is not repeatable", partial.foreign));

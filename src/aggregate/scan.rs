@@ -26,6 +26,9 @@ const MANY_DAYS: usize = 62;
 const OFFSETS: i64 = 200_000;
 const MOST_RANGES: i64 = 256;
 
+/// A date here marks what a tombstone deleted; no event leaves one.
+const DELETED: &str = "_millpond.deleted";
+
 /// How far each source is stored: a report is a function of this.
 #[derive(Debug, Default, Clone)]
 pub struct Covered {
@@ -33,6 +36,9 @@ pub struct Covered {
     pub sources: HashMap<u32, HashMap<u16, i64>>,
     /// `cluster/topic/partition` → next offset.
     pub named: BTreeMap<String, i64>,
+    /// The sink's `key` or `field:…`, where later events replace documents: then no position says what a report covers, every
+    /// document counts, and the markers of tombstones are none.
+    pub replaced_by: Option<String>,
 }
 
 /// What a scan counts.
@@ -94,6 +100,14 @@ pub async fn covered(database: &Database, collection: &str) -> Result<Covered> {
         let source = sources.iter().find(|source| source.get_i64("_id").is_ok_and(|id| id == i64::from(tag)));
         let text = |name: &str| source.and_then(|source| source.get_str(name).ok()).unwrap_or("?");
         covered.named.insert(format!("{}/{}/{partition}", text("cluster"), text("topic")), next);
+        if let Ok(id) = kept.get_str("id")
+            && id != "kafka"
+        {
+            covered.replaced_by = Some(id.to_owned());
+        }
+    }
+    if covered.replaced_by.is_some() {
+        covered.sources.clear();
     }
     Ok(covered)
 }
@@ -204,7 +218,26 @@ pub async fn all_ranges(events: &Collection<Document>, covered: &Covered) -> Res
     }
     others.extend(low.map(|low| doc! {"_id": {"$gte": low, "$lte": ObjectId::from_bytes([0xff; 12])}}));
     ranges.extend(others);
+    if covered.replaced_by.is_some() {
+        for range in &mut ranges {
+            range.insert(DELETED, doc! {"$not": {"$type": "date"}});
+        }
+    }
     Ok(ranges)
+}
+
+/// About how many documents there are, markers left out.
+///
+/// # Errors
+/// As [`told`].
+pub async fn documents(events: &Collection<Document>, covered: &Covered) -> Result<u64> {
+    let what = |error| told(format!("aggregate: count {}", events.name()), error);
+    let whole = events.estimated_document_count().await.map_err(what)?;
+    let markers = match covered.replaced_by {
+        Some(_) => events.count_documents(doc! {DELETED: {"$type": "date"}}).await.map_err(what)?,
+        None => 0,
+    };
+    Ok(whole.saturating_sub(markers))
 }
 
 /// The offset of the first document from `begin` to `end`; 0 when there is none.
