@@ -47,8 +47,8 @@ class Feed:
         assert found == {partition: list(range(count)) for partition, count in self.sent.items()}
 
 
-# Of 300 events each: a run of ten seconds.
-SLOWLY = {"max_events_per_second": 30}
+# Of 300 events each: a run of twenty seconds, unless it gives way.
+SLOWLY = {"max_events_per_second": 15}
 
 
 def layout(servers, words, n):
