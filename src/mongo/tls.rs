@@ -106,7 +106,10 @@ pub fn diagnose(client: &ClientOptions) -> Result<()> {
     }
     if matches!(outcome, Outcome::HungUp) {
         let (what, hint) = if options.cert_key_file_path.is_some() {
-            ("the client certificate was not accepted", "give one that an authority of the server signed")
+            (
+                "the client certificate was not accepted",
+                "give one that an authority of the server signed (tlsCertificateKeyFile)",
+            )
         } else {
             ("no client certificate was shown", "does the server ask for one? give tlsCertificateKeyFile")
         };

@@ -351,16 +351,13 @@ async fn write(
         let before =
             mine.iter().find(|kept| kept.partition == moved.partition && kept.tag == tag).map(|kept| kept.next);
         let whole = doc! {"next": moved.after, "collection_uuid": &uuid, "id": identity, "topic": &topic.name};
-        let done = match before {
-            Some(before) => {
-                let filter = doc! {"_id": &id, "next": before};
-                kept.replace_one(filter, whole).write_concern(majority()).await.map(|done| done.matched_count)
-            }
-            None => {
-                let mut whole = whole;
-                whole.insert("_id", id);
-                kept.insert_one(whole).write_concern(majority()).await.map(|_| 1)
-            }
+        let done = if let Some(before) = before {
+            let filter = doc! {"_id": &id, "next": before};
+            kept.replace_one(filter, whole).write_concern(majority()).await.map(|done| done.matched_count)
+        } else {
+            let mut whole = whole;
+            whole.insert("_id", id);
+            kept.insert_one(whole).write_concern(majority()).await.map(|_| 1)
         };
         if done.map_err(|error| told(what(moved.partition), error))? != 1 {
             return Err(Error::external(format!("{}: it moved meanwhile", what(moved.partition)))

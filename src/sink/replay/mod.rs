@@ -148,8 +148,7 @@ async fn run(settings: &ReplaySettings, control: &Arc<Control>) -> Result<Replay
     replay.tell(&database, None).await?;
     let ended = replay.carry(control).await;
     replay.books.seconds = began.elapsed().as_secs_f64();
-    let said = ended.as_ref().err().map(ToString::to_string);
-    let told = replay.tell(&database, Some(said)).await;
+    let told = replay.tell(&database, Some(&ended)).await;
     ended?;
     told?;
     replay.books.balance()?;
@@ -344,11 +343,12 @@ impl Replay<'_> {
     }
 
     /// Tells of this replay in `millpond_replays`: at its start, and how it ended.
-    async fn tell(&self, database: &Database, ended: Option<Option<String>>) -> Result<()> {
+    async fn tell(&self, database: &Database, ended: Option<&Result<()>>) -> Result<()> {
         let replays: Collection<Document> = database.collection(REPLAYS);
         let what = || format!("replay: write {}.{REPLAYS}", database.name());
         let mut set = Document::new();
-        if let Some(error) = ended {
+        if let Some(ended) = ended {
+            let error = ended.as_ref().err().map(ToString::to_string);
             let books =
                 bson::serialize_to_bson(&counts(&self.books)).map_err(|error| Error::bug(what()).because(error))?;
             set.extend(doc! {"ended": bson::DateTime::now(), "books": books, "error": error});
