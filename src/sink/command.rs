@@ -179,7 +179,10 @@ mod tests {
         assert_eq!(none, rawdoc! { "l": [] }.into_bytes());
     }
 
-    fn read(sent: usize, answer: &Document) -> std::result::Result<(usize, u64, Vec<(usize, bool, i32)>), Domain> {
+    /// How many were upserted and modified, and each refusal.
+    type Told = (usize, u64, Vec<(usize, bool, i32)>);
+
+    fn read(sent: usize, answer: &Document) -> std::result::Result<Told, Domain> {
         let answer = Answer::read("sink", sent, answer).map_err(|error| error.domain)?;
         let refused = answer.refused.iter().map(|one| (one.index, one.of_id, one.code)).collect();
         Ok((answer.upserted.len(), answer.modified, refused))
