@@ -33,6 +33,10 @@ pub async fn connect(uri: &str) -> Result<Client> {
     options.connect_timeout = Some(options.connect_timeout.unwrap_or(SELECT).min(SELECT));
     options.app_name.get_or_insert_with(|| "millpond".into());
     options.write_concern = Some(majority());
+    // Ours, whatever the URI says: a secondary may not have yet what positions say is there, and each read has a concern
+    // of its own.
+    options.selection_criteria = None;
+    options.read_concern = None;
     // All that we write may be written twice and is sent again by ourselves; the server keeps no record of attempts then,
     // which is a tenth of an insert's time.
     options.retry_writes.get_or_insert(false);
