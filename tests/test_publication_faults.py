@@ -18,10 +18,10 @@ import millpond
 from millpond.local import Stack
 
 DAY = "2025-10-31"
-KEYS = 6_000
+KEYS = 5_000
 STEPS = [
-    *[f"{step}:{nth}" for nth in (1, 2, 3) for step in ("after_delete", "after_copy")],
-    *[f"while_copying:{nth}" for nth in (1, 2, 3)], "before_commit", "after_commit",
+    "after_delete:1", "while_copying:1", "after_copy:1", "after_delete:3", "while_copying:3", "after_copy:3",
+    "before_commit", "after_commit",
 ]  # fmt: skip
 SELECT = {table: f"SELECT count(*), min(view_count), max(view_count) FROM {table}" for table in COLUMNS}
 
@@ -124,19 +124,19 @@ def test_a_run_killed_at_every_step(servers, source, postgres):
     source.add()
     millpond.aggregate(**source.words(postgres))
     call = f"millpond.aggregate(**{source.words(postgres)!r})"
+    source.add()
     with readers(postgres) as seen:
         for step in STEPS:
-            source.add()
             die(call, None, f"aggregate.{step}")
-            assert generation(postgres) == source.generation - (step != "after_commit")
-            if step in {"while_copying:2", "after_commit"}:
-                millpond.aggregate(**source.words(postgres))
-                assert generation(postgres) == source.generation
+            assert generation(postgres) == 1 + (step == "after_commit"), step
+        source.add()
+        millpond.aggregate(**source.words(postgres))
+        until(lambda: seen[-1] == 3)
+    assert set(seen) == {1, 2, 3}
     assert len(seen) > 50
-    assert set(seen) == {1, 9, source.generation} | ({source.generation - 1} & set(seen))
 
 
-@pytest.mark.parametrize("step", ["after_delete:2", "while_copying:2", "after_copy:3", "before_commit", "after_commit"])
+@pytest.mark.parametrize("step", ["while_copying:2", "before_commit", "after_commit"])
 def test_a_server_killed_at(own, source, place, step):
     source.add()
     millpond.aggregate(**source.words(place))
@@ -166,7 +166,7 @@ def cut_at_commit(dsn: str, *, arrives: bool) -> Iterator[str]:
             with socket.create_connection(target) as server:
                 threading.Thread(target=self.back, args=(server,), daemon=True).start()
                 while data := self.request.recv(65_536):
-                    commit = b"COMMIT" in data
+                    commit = b"COMMIT\0" in data
                     if not commit or arrives:
                         server.sendall(data)
                     if commit:
