@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 __all__ = [
-    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_report",
+    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id", "explain_report",
     "positions_reset", "positions_show", "replay", "runs", "sink",
 ]  # fmt: skip
 
@@ -69,3 +69,6 @@ def doctor(settings: str, oauth: _OAuth | None = None) -> str:
 
 def explain(transform: str, event: bytes) -> str:
     """Show what becomes of an event under the transform of a JSON object or null; return it as a JSON object."""
+
+def explain_id(id: str, mongo_uri: str | None = None, database: str | None = None) -> str:  # noqa: A002
+    """Read an `_id` back; with `mongo_uri` and `database` its source is looked up. Return a JSON object."""

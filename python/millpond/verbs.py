@@ -140,7 +140,9 @@ def sink(
         collection: Collection to write; made when absent. Dead letters go to `<collection>_dead_letters`.
         group_id: Consumer group whose offsets are committed for lag tools. Default: `millpond-<database>.<collection>`.
         batch_size: Documents per insert.
-        id: "kafka": the `_id` is made of source, partition and offset, so that a rewrite changes nothing.
+        id: "kafka": the `_id` is made of source, partition and offset, so that a rewrite changes nothing. "key": it is
+            the event's key; "field:<dotted name>": a value of the message. There a later event replaces an earlier one
+            of the same `_id`, whatever the order of writing, and the version stands in `_millpond` (docs/sink.md).
         shard: As in `bridge`.
         start: Where a partition without position begins: "earliest", "latest", "group" (the group's offsets) or a time.
         max_events: Read at most so many events.

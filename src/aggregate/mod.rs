@@ -40,6 +40,7 @@ use self::partial::{Partial, REPORTS};
 use self::publish::report::{Day, Report, product_views};
 use self::publish::{Publisher, ledger};
 use self::reading::Reading;
+use self::scan::Covered;
 use self::settings::{AggregateBooks, Sample};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -106,9 +107,9 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     books.snapshot = moment.is_snapshot();
     books.positions = covered.named.clone();
     let scanned = began.elapsed().as_secs_f64();
-    keep_books(&mut books, &partial, &moment)?;
+    keep_books(&mut books, &partial, &covered, &moment)?;
     if wanted.is_some() {
-        let whole = events.estimated_document_count().await.map_err(|error| told("aggregate: count", error))?;
+        let whole = scan::documents(&events, &covered).await?;
         books.unplaced = Some(whole.saturating_sub(partial.scanned));
     }
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
@@ -185,7 +186,7 @@ async fn require_index(events: &Collection<Document>, settings: &AggregateSettin
 }
 
 /// I1: scanned = counted + excluded.
-fn keep_books(books: &mut AggregateBooks, partial: &Partial, moment: &Moment) -> Result<()> {
+fn keep_books(books: &mut AggregateBooks, partial: &Partial, covered: &Covered, moment: &Moment) -> Result<()> {
     books.scanned = partial.scanned;
     books.counted = partial.counted;
     books.excluded = partial.excluded.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
@@ -207,12 +208,14 @@ fn keep_books(books: &mut AggregateBooks, partial: &Partial, moment: &Moment) ->
     for (field, reason, document) in &partial.samples {
         books.samples.push(Sample { field, reason, document: document.clone() });
     }
-    books.repeatable = partial.foreign == 0;
-    if partial.foreign > 0 && !moment.is_snapshot() {
-        books.warnings.push(format!(
-            "{} documents of other writers were read without a snapshot ({}): the run is not repeatable",
-            partial.foreign, moment.without
-        ));
+    books.repeatable = partial.foreign == 0 && covered.replaced_by.is_none();
+    if !books.repeatable && !moment.is_snapshot() {
+        let which = match &covered.replaced_by {
+            Some(id) => format!("documents that are replaced (id={id:?})"),
+            None => format!("{} documents of other writers", partial.foreign),
+        };
+        let why = moment.without;
+        books.warnings.push(format!("{which} were read without a snapshot ({why}): the run is not repeatable"));
     }
     if partial.unfit_devices > 0 {
         books.warnings.push(format!(

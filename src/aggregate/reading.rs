@@ -6,7 +6,9 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::Document;
+use bson::oid::ObjectId;
+use bson::{Document, doc};
+use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
 
 use super::dates;
@@ -78,7 +80,37 @@ pub async fn read(
 async fn positions_suffice(database: &Database, events: &Collection<Document>) -> Result<bool> {
     let moment = Moment::passing(database.client()).await?;
     let covered = scan::covered(database, events.name(), &moment).await?;
-    Ok(!scan::has_other_writers(events, &covered, &moment).await?)
+    Ok(!has_other_writers(events, &covered, &moment).await?)
+}
+
+/// Whether some document is of no known source.
+async fn has_other_writers(events: &Collection<Document>, covered: &Covered, moment: &Moment) -> Result<bool> {
+    let bound = |tag: u32, rest: u8| {
+        let mut id = [rest; 12];
+        id[..4].copy_from_slice(&tag.to_be_bytes());
+        ObjectId::from_bytes(id)
+    };
+    let mut tags: Vec<u32> = covered.sources.keys().copied().collect();
+    tags.sort_unstable();
+    let mut ranges = vec![scan::no_object_id()];
+    let mut low = doc! {"$gte": bound(0, 0)};
+    for tag in tags {
+        low.insert("$lt", bound(tag, 0));
+        ranges.push(doc! {"_id": low});
+        low = doc! {"$gt": bound(tag, 0xff)};
+    }
+    ranges.push(doc! {"_id": low});
+    for range in ranges {
+        let options =
+            FindOptions::builder().projection(doc! {"_id": 1}).limit(1).hint(Hint::Keys(doc! {"_id": 1})).build();
+        let found = async { moment.find(events, range, options).await?.next().await }.await;
+        let found =
+            found.map_err(|error| moment.meant(format!("aggregate: look at _id of {}", events.name()), error))?;
+        if found.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn once(

@@ -29,6 +29,9 @@ const MANY_DAYS: usize = 62;
 const OFFSETS: i64 = 200_000;
 const MOST_RANGES: i64 = 256;
 
+/// A date here marks what a tombstone deleted; no event leaves one.
+const DELETED: &str = "_millpond.deleted";
+
 /// How far each source is stored: a report is a function of this.
 #[derive(Debug, Default, Clone)]
 pub struct Covered {
@@ -36,6 +39,9 @@ pub struct Covered {
     pub sources: HashMap<u32, HashMap<u16, i64>>,
     /// `cluster/topic/partition` → next offset.
     pub named: BTreeMap<String, i64>,
+    /// The sink's `key` or `field:…`, where later events replace documents: then no position says what a report covers, every
+    /// document counts, and the markers of tombstones are none.
+    pub replaced_by: Option<String>,
 }
 
 /// What a scan counts.
@@ -97,6 +103,14 @@ pub async fn covered(database: &Database, collection: &str, moment: &Moment) -> 
         let source = sources.iter().find(|source| source.get_i64("_id").is_ok_and(|id| id == i64::from(tag)));
         let text = |name: &str| source.and_then(|source| source.get_str(name).ok()).unwrap_or("?");
         covered.named.insert(format!("{}/{}/{partition}", text("cluster"), text("topic")), next);
+        if let Ok(id) = kept.get_str("id")
+            && id != "kafka"
+        {
+            covered.replaced_by = Some(id.to_owned());
+        }
+    }
+    if covered.replaced_by.is_some() {
+        covered.sources.clear();
     }
     Ok(covered)
 }
@@ -217,45 +231,31 @@ pub async fn all_ranges(
     }
     others.extend(low.map(|low| doc! {"_id": {"$gte": low, "$lte": ObjectId::from_bytes([0xff; 12])}}));
     ranges.extend(others);
+    if covered.replaced_by.is_some() {
+        for range in &mut ranges {
+            range.insert(DELETED, doc! {"$not": {"$type": "date"}});
+        }
+    }
     Ok(ranges)
 }
 
 /// Every other type by its number: a negation would walk the whole index.
-fn no_object_id() -> Document {
+pub(super) fn no_object_id() -> Document {
     doc! {"_id": {"$type": [-1, 1, 2, 3, 5, 6, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 127]}}
 }
 
-/// Whether some document is of no known source.
+/// About how many documents there are, markers left out.
 ///
 /// # Errors
 /// As [`told`].
-pub async fn has_other_writers(events: &Collection<Document>, covered: &Covered, moment: &Moment) -> Result<bool> {
-    let bound = |tag: u32, rest: u8| {
-        let mut id = [rest; 12];
-        id[..4].copy_from_slice(&tag.to_be_bytes());
-        ObjectId::from_bytes(id)
+pub async fn documents(events: &Collection<Document>, covered: &Covered) -> Result<u64> {
+    let what = |error| told(format!("aggregate: count {}", events.name()), error);
+    let whole = events.estimated_document_count().await.map_err(what)?;
+    let markers = match covered.replaced_by {
+        Some(_) => events.count_documents(doc! {DELETED: {"$type": "date"}}).await.map_err(what)?,
+        None => 0,
     };
-    let mut tags: Vec<u32> = covered.sources.keys().copied().collect();
-    tags.sort_unstable();
-    let mut ranges = vec![no_object_id()];
-    let mut low = doc! {"$gte": bound(0, 0)};
-    for tag in tags {
-        low.insert("$lt", bound(tag, 0));
-        ranges.push(doc! {"_id": low});
-        low = doc! {"$gt": bound(tag, 0xff)};
-    }
-    ranges.push(doc! {"_id": low});
-    for range in ranges {
-        let options =
-            FindOptions::builder().projection(doc! {"_id": 1}).limit(1).hint(Hint::Keys(doc! {"_id": 1})).build();
-        let found = async { moment.find(events, range, options).await?.next().await }.await;
-        let found =
-            found.map_err(|error| moment.meant(format!("aggregate: look at _id of {}", events.name()), error))?;
-        if found.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(whole.saturating_sub(markers))
 }
 
 /// The offset of the first document from `begin` to `end`; 0 when there is none.

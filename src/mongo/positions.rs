@@ -20,6 +20,8 @@ pub struct Place {
     pub collection: String,
     pub tag: u32,
     pub topic: String,
+    /// How ids are made: `kafka`, `key`, `field:…`.
+    pub identity: String,
     /// The collection's UUID: a dropped and recreated one has another.
     pub uuid: Bson,
 }
@@ -27,7 +29,7 @@ pub struct Place {
 /// Reads the positions by partition.
 ///
 /// # Errors
-/// `Position` when they were kept for a collection that has been recreated since, or under another id strategy.
+/// `Position` when they were kept for a collection that has been recreated since.
 pub async fn read(database: &Database, place: &Place) -> Result<BTreeMap<i32, i64>> {
     let what = format!("mongodb: read {}.{POSITIONS}", database.name());
     let filter = doc! {"_id.collection": &place.collection, "_id.source": i64::from(place.tag)};
@@ -49,13 +51,6 @@ pub async fn read(database: &Database, place: &Place) -> Result<BTreeMap<i32, i6
                 "to store the topic again, delete its positions from {POSITIONS}; or restore the collection"
             )));
         }
-        if kept.get_str("id").is_ok_and(|id| id != "kafka") {
-            return Err(Error::position(format!(
-                "sink: collection {} was written with another id strategy",
-                place.collection
-            ))
-            .hint("use another collection"));
-        }
         positions.insert(partition, next);
     }
     Ok(positions)
@@ -74,7 +69,7 @@ async fn raise_one(database: &Database, place: &Place, partition: i32, next: i64
     let id = doc! {"collection": &place.collection, "source": i64::from(place.tag), "partition": partition};
     let update = doc! {
         "$max": {"next": next},
-        "$setOnInsert": {"collection_uuid": &place.uuid, "id": "kafka", "topic": &place.topic},
+        "$setOnInsert": {"collection_uuid": &place.uuid, "id": &place.identity, "topic": &place.topic},
     };
     let what = || format!("mongodb: raise the position of topic {} partition {partition} to {next}", place.topic);
     let mut attempts = 0;

@@ -20,6 +20,7 @@ use crate::kafka::Properties;
 use crate::replay::settings::{Chosen, ReplaySettings};
 use crate::shard::Shard;
 use crate::sink::SinkSettings;
+use crate::sink::identity::Identity;
 use crate::sink::settings::Start as SinkStart;
 
 struct Arguments(Map<String, Value>);
@@ -267,10 +268,7 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         Some(Value::Number(ms)) if ms.is_i64() => SinkStart::TimestampMs(ms.as_i64().unwrap_or(0)),
         Some(_) => return Err(wrong("start", "\"earliest\", \"latest\", \"group\" or a time")),
     };
-    match arguments.text("id")?.as_deref() {
-        None | Some("kafka") => {}
-        Some(_) => return Err(Error::config("id: only \"kafka\" is available yet").hint("leave it out")),
-    }
+    let identity = arguments.text("id")?.as_deref().map_or(Ok(Identity::Kafka), Identity::read)?;
     if !matches!(arguments.text("on_gap")?.as_deref(), None | Some("fail")) {
         return Err(Error::config("on_gap: only \"fail\" is available yet").hint("leave it out"));
     }
@@ -283,6 +281,7 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         collection: arguments.needed("collection")?,
         group_id: arguments.text("group_id")?,
         batch_size: size(arguments.positive("batch_size")?, 1_000),
+        identity,
         shard: arguments.shard()?,
         start,
         max_events: arguments.positive("max_events")?,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
-//! | [`explain`] | one event under a transform, field by field |
+//! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
 //! | [`history`] | the ledger of publications, read back |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`oauth`] | tokens out of Python callables |
@@ -33,6 +33,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::positions_show, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_reset, module)?)?;
     module.add_function(wrap_pyfunction!(run::doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(explain::explain_id, module)?)?;
     module.add_function(wrap_pyfunction!(history::runs, module)?)?;
     module.add_function(wrap_pyfunction!(history::explain_report, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)

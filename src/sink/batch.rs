@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocument, doc};
 use futures_util::TryStreamExt;
-use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::{Collection, Database};
 
+use super::command::{Refused, fitting};
+use super::identity::Identity;
 use super::metadata;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
@@ -65,11 +66,10 @@ impl Batch {
         Some(begin..self.raw.len())
     }
 
-    /// The documents to send, as the driver takes them.
-    fn select(&self, pending: &[usize]) -> Result<Vec<&RawDocument>> {
-        let document = |index: &usize| RawDocument::from_bytes(&self.bson[self.documents[*index].clone()]);
-        let documents: std::result::Result<_, _> = pending.iter().map(document).collect();
-        documents.map_err(|error| Error::bug("sink: a document is no BSON").because(error))
+    /// One document.
+    pub(super) fn document(&self, index: usize) -> Result<&RawDocument> {
+        RawDocument::from_bytes(&self.bson[self.documents[index].clone()])
+            .map_err(|error| Error::bug("sink: a document is no BSON").because(error))
     }
 
     fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
@@ -83,6 +83,8 @@ pub struct Books {
     pub read: u64,
     pub inserted: u64,
     pub already_present: u64,
+    pub replaced: u64,
+    pub superseded: u64,
     pub deleted: u64,
     pub dead_lettered: u64,
     pub reasons: BTreeMap<String, u64>,
@@ -96,6 +98,8 @@ impl Books {
         self.read += other.read;
         self.inserted += other.inserted;
         self.already_present += other.already_present;
+        self.replaced += other.replaced;
+        self.superseded += other.superseded;
         self.deleted += other.deleted;
         self.dead_lettered += other.dead_lettered;
         self.bytes += other.bytes;
@@ -111,12 +115,18 @@ impl Books {
         *self.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
     }
 
+    /// Events whose effect is in the collection.
+    #[must_use]
+    pub const fn stored(&self) -> u64 {
+        self.inserted + self.already_present + self.replaced + self.superseded + self.deleted
+    }
+
     /// I1: every event read ended in exactly one place.
     ///
     /// # Errors
     /// `Bug` when it did not.
     pub fn balance(&self) -> Result<()> {
-        let placed = self.inserted + self.already_present + self.deleted + self.dead_lettered;
+        let placed = self.stored() + self.dead_lettered;
         if self.read == placed {
             return Ok(());
         }
@@ -130,11 +140,12 @@ pub struct Place {
     pub database: Database,
     pub collection: String,
     pub topic: String,
+    pub identity: Identity,
     pub control: Arc<Control>,
 }
 
 impl Place {
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         format!("sink: insert into {}.{}", self.database.name(), self.collection)
     }
 
@@ -143,23 +154,11 @@ impl Place {
     /// # Errors
     /// `External` when the server does not take it within a minute; `Config` for a missing right; `Bug`.
     pub async fn write(&self, mut batch: Batch) -> Result<Batch> {
-        let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
-        let events: Collection<&RawDocument> = self.database.collection(&self.collection);
         let deadline = Instant::now() + DEADLINE;
-        let mut pause = Duration::from_millis(100);
-        while !pending.is_empty() {
-            let insert = events.insert_many(batch.select(&pending)?).ordered(false).write_concern(majority());
-            match insert.await {
-                Ok(_) => {
-                    batch.books.inserted += pending.len() as u64;
-                    pending.clear();
-                }
-                Err(error) => match self.judge(&mut batch, &pending, error).await? {
-                    None => pending.clear(),
-                    // Documents that arrived already are duplicates the next time: counted as present, stored once.
-                    Some(error) => self.again(error, deadline, &mut pause).await?,
-                },
-            }
+        if self.identity.versioned() {
+            self.upsert(&mut batch, deadline).await?;
+        } else {
+            self.insert(&mut batch, deadline).await?;
         }
         self.write_letters(&batch, deadline).await?;
         batch.books.batches = 1;
@@ -167,7 +166,29 @@ impl Place {
         Ok(batch)
     }
 
-    async fn again(&self, error: Error, deadline: Instant, pause: &mut Duration) -> Result<()> {
+    async fn insert(&self, batch: &mut Batch, deadline: Instant) -> Result<()> {
+        let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
+        let mut pause = Duration::from_millis(100);
+        while !pending.is_empty() {
+            let rest = pending.split_off(fitting(pending.iter().map(|index| batch.documents[*index].len())));
+            let documents = pending.iter().map(|index| &batch.bson[batch.documents[*index].clone()]);
+            let done = match self.command("insert", "documents", documents).await {
+                Ok(answer) => self.judge(batch, &pending, answer.refused).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => pending = rest,
+                // Documents that arrived already are duplicates the next time: counted as present, stored once.
+                Err(error) => {
+                    self.again(error, deadline, &mut pause).await?;
+                    pending.extend(rest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn again(&self, error: Error, deadline: Instant, pause: &mut Duration) -> Result<()> {
         if !error.retryable() || Instant::now() > deadline {
             return Err(error);
         }
@@ -178,46 +199,21 @@ impl Place {
         Ok(())
     }
 
-    /// Counts what a failed insert did do. `None`: every document has its outcome; `Some`: send the batch again.
-    async fn judge(&self, batch: &mut Batch, pending: &[usize], error: DriverError) -> Result<Option<Error>> {
-        let ErrorKind::InsertMany(partial) = &*error.kind else { return Ok(Some(told(self.what(), error))) };
-        let refused = partial.write_errors.clone().unwrap_or_default();
-        if let Some(concern) = &partial.write_concern_error {
-            // Not acknowledged by a majority: nothing of the batch counts, and the position stays.
-            let what = format!("{}: the majority did not acknowledge ({})", self.what(), concern.code_name);
-            return Ok(Some(Error::external(what).hint("is a majority of the replica set up?")));
-        }
-        if let Some(transient) = refused.iter().find(|refused| !is_final(refused.code)) {
-            let what = format!("{}: server code {}", self.what(), transient.code);
-            return Ok(Some(if transient.code == 13 {
-                Error::config(what).hint("grant the role readWrite on the database")
-            } else {
-                Error::external(what)
-            }));
-        }
+    /// Counts what an insert did. An error counts nothing: the batch is sent again.
+    async fn judge(&self, batch: &mut Batch, pending: &[usize], refused: Vec<Refused>) -> Result<()> {
         let duplicates: Vec<usize> = refused.iter().filter(|r| r.code == 11_000).map(|r| pending[r.index]).collect();
-        let present = match self.present(batch, &duplicates).await {
-            Ok(present) => present,
-            Err(error) => return Ok(Some(error)),
-        };
-        let mut inserted = pending.len() as u64;
-        for write in &refused {
-            inserted -= 1;
+        let present = self.present(batch, &duplicates).await?;
+        batch.books.inserted += (pending.len() - refused.len()) as u64;
+        for write in refused {
             let event = batch.events[pending[write.index]].clone();
             if write.code == 11_000 && present.contains(&event.id) {
                 batch.books.already_present += 1;
                 continue;
             }
-            let detail = if write.code == 11_000 {
-                "another unique index holds its value (E11000)".to_owned()
-            } else {
-                format!("server code {}: {}", write.code, write.message.chars().take(300).collect::<String>())
-            };
             batch.books.dead_letter(Reason::RefusedByServer);
-            batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, detail)));
+            batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, write.detail)));
         }
-        batch.books.inserted += inserted;
-        Ok(None)
+        Ok(())
     }
 
     /// Which of the events are stored under their own `_id`: asked of the primary, since the error does not tell which
@@ -327,11 +323,4 @@ fn cut<'a>(rest: &mut Option<&'a [u8]>, room: usize) -> Option<&'a [u8]> {
     let (piece, after) = all.split_at(room.min(all.len()));
     *rest = Some(after);
     Some(piece)
-}
-
-/// Codes that a retry of the same document cannot change. Others are the server's trouble.
-const fn is_final(code: i32) -> bool {
-    // DuplicateKey, DocumentValidationFailure, BadValue, TypeMismatch, BSONObjectTooLarge, InvalidBSON, Overflow,
-    // CannotBuildIndexKeys, too long index keys.
-    matches!(code, 11_000 | 121 | 2 | 14 | 10_334 | 22 | 15 | 201 | 17_280 | 17_262 | 16_755 | 17_419 | 17_420)
 }

@@ -7,19 +7,27 @@
 //! | [`start`] | where each partition begins, and the gaps that are refused |
 //! | [`reader`] | Kafka → batches |
 //! | [`bson`], [`decimal128`], [`metadata`] | JSON → BSON, exactly |
+//! | [`identity`] | what the `_id` is, and the version beside it |
+//! | [`strategy`] | whose the collection is: one way to make ids, and of replaceable documents one source |
 //! | [`batch`] | a batch → MongoDB, and its one outcome |
+//! | [`command`] | one write command, and what its answer says of each document |
+//! | [`versions`] | the same under `id="key"` and `id="field:…"`: the highest version wins |
 //!
 //! An event's `_id` is made of its source, partition and offset, so that writing it again changes nothing; a position
 //! moves only over the contiguous prefix of batches that a majority acknowledged, dead letters first.
 
 pub mod batch;
 pub mod bson;
+pub mod command;
 pub mod decimal128;
+pub mod identity;
 pub mod metadata;
 pub mod reader;
 pub mod settings;
 pub mod start;
 pub mod store;
+pub mod strategy;
+pub mod versions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +37,7 @@ pub use settings::{SinkResult, SinkSettings};
 use tokio::task::JoinHandle;
 
 use self::batch::{Batch, Books, Place};
+use self::identity::Form;
 use self::reader::{Limits, Reader};
 use crate::bridge::settings::PartitionPosition;
 use crate::control::Control;
@@ -76,12 +85,21 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
     let uuid = store::ensure(&database, &settings.collection, settings.ensure_indexes).await?;
     start::refuse_recreated(&database, &settings.collection, &cluster.id, &topic).await?;
     let tag = sources::register(&database, &cluster.id, topic.id.as_deref(), &topic.name).await?;
-    let kept_place = positions::Place { collection: settings.collection.clone(), tag, topic: topic.name.clone(), uuid };
+    let kept_place = positions::Place {
+        collection: settings.collection.clone(),
+        tag,
+        topic: topic.name.clone(),
+        identity: settings.identity.to_string(),
+        uuid,
+    };
+    strategy::refuse_others(&database, &kept_place, &settings.identity).await?;
+    strategy::prepare(&database, &settings.collection, &settings.identity, settings.ensure_indexes).await?;
     let kept = positions::read(&database, &kept_place).await?;
     let place = Place {
         database: database.clone(),
         collection: settings.collection.clone(),
         topic: topic.name.clone(),
+        identity: settings.identity.clone(),
         control: Arc::clone(control),
     };
     let parts = tokio::task::block_in_place(|| start::parts(settings, &cluster, &topic, &kept, control))?;
@@ -97,8 +115,14 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
     let mut next: BTreeMap<i32, i64> = parts.iter().map(|part| (part.partition, part.next)).collect();
     // Also of partitions that have events to come: a source whose first run dies is known to be covered up to here only.
     let unkept = next.iter().filter(|(partition, _)| !kept.contains_key(partition));
-    positions::raise(&database, &kept_place, &unkept.map(|(partition, next)| (*partition, *next)).collect()).await?;
-    let mut reader = Reader::new(&cluster, &topic.name, tag, parts, decided, settings.metadata.clone(), &limits)?;
+    let unkept: BTreeMap<i32, i64> = unkept.map(|(partition, next)| (*partition, *next)).collect();
+    if !unkept.is_empty() {
+        positions::raise(&database, &kept_place, &unkept).await?;
+        // Another sink may have begun at the same moment: now each sees what the other keeps.
+        strategy::refuse_others(&database, &kept_place, &settings.identity).await?;
+    }
+    let form = Form { tag, identity: settings.identity.clone(), metadata: settings.metadata.clone() };
+    let mut reader = Reader::new(&cluster, &topic.name, form, parts, decided, &limits)?;
     let books = carry(settings, control, &mut reader, &place, &kept_place, &mut next).await?;
     books.balance()?;
     let ended = reader.limited.unwrap_or("end");
@@ -179,7 +203,7 @@ async fn settle(
         let batch = oldest.await.map_err(|error| Error::bug("sink: a batch's task panicked").because(error))??;
         control.add_read(batch.books.read);
         control.drop_total(batch.holes);
-        control.add_written(batch.books.inserted + batch.books.already_present + batch.books.deleted);
+        control.add_written(batch.books.stored());
         control.add_dead_lettered(batch.books.dead_lettered);
         books.add(&batch.books);
         for (partition, next) in batch.next {
@@ -237,8 +261,8 @@ fn answer(
         read: books.read,
         inserted: books.inserted,
         already_present: books.already_present,
-        replaced: 0,
-        superseded: 0,
+        replaced: books.replaced,
+        superseded: books.superseded,
         deleted: books.deleted,
         dead_lettered: books.dead_lettered,
         dead_letters_by_reason: books.reasons,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::identity::{BESIDE, Identity};
 use crate::bridge::settings::{PartitionPosition, Properties};
 use crate::error::{Error, Result};
 use crate::shard::Shard;
@@ -30,6 +31,7 @@ pub struct SinkSettings {
     /// Default: `millpond-<database>.<collection>`.
     pub group_id: Option<String>,
     pub batch_size: usize,
+    pub identity: Identity,
     pub shard: Shard,
     pub start: Start,
     pub max_events: Option<u64>,
@@ -87,6 +89,9 @@ impl SinkSettings {
         let taken = |field: &str| field.is_empty() || field.contains('\0') || field == "_id" || field == "_source_id";
         if self.metadata.as_deref().is_some_and(taken) {
             return Err(Error::config("metadata: no usable field name").hint("not _id, not _source_id, no NUL"));
+        }
+        if self.identity.versioned() && self.metadata.as_deref() == Some(BESIDE) {
+            return Err(Error::config(format!("metadata: {BESIDE} holds the version")).hint("give another name"));
         }
         if !(1..=100_000).contains(&self.batch_size) {
             return Err(Error::config("batch_size: not from 1 to 100,000"));

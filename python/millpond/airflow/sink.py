@@ -24,7 +24,7 @@ class SinkOperator(VerbOperator):
         mongo_conn_id: MongoDB connection.
         group_id: Consumer group whose offsets are committed for lag tools.
         batch_size: Documents per insert.
-        id: How `_id` is made; `"kafka"` by default.
+        id: How `_id` is made: `"kafka"` (the default), `"key"`, or `"field:<dotted name>"`.
         shard: `(i, n)` or `"i/n"`: this task's share of the partitions, for mapped tasks.
         start: `"earliest"`, `"latest"`, `"group"` or an RFC 3339 time, for partitions without a position.
         max_events: Events to read at most.

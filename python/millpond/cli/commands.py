@@ -67,8 +67,8 @@ _FLAGS = {
         "max_events_per_second", "max_bytes_per_second", "statistics", "source", "target",
     ),
     "sink": (
-        "topic", "database", "collection", "group_id", "batch_size", "shard", "start", "max_events", "max_seconds",
-        "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
+        "topic", "database", "collection", "group_id", "batch_size", "id", "shard", "start", "max_events",
+        "max_seconds", "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
     ),
     "aggregate": (
         "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
@@ -78,6 +78,7 @@ _FLAGS = {
 _HELP = {
     "source": "librdkafka properties as JSON.",
     "target": "librdkafka properties as JSON.",
+    "id": "kafka, key, or field:<dotted name>.",
     "shard": "As JSON: [0, 2].",
     "checks": 'As JSON: [{"table": "product_views_daily", "min_rows": 1}].',
     "schema": "Where the reports are kept in PostgreSQL.",
