@@ -68,6 +68,10 @@ chaos: environments jars sabotage ## kill each arrow 200 times at random moments
 chaos-bridge: environments jars sabotage ## EVENTS=… KILLS=… SEED=…: every kind of fault against one bridge job
 	EVENTS=$(or $(EVENTS),200000) KILLS=$(or $(KILLS),100) SEED=$(SEED) $(PYTEST) -s tests/test_bridge_chaos.py $(PYTEST_ARGS)
 
+.PHONY: chaos-sink
+chaos-sink: environments jars sabotage ## EVENTS=… KILLS=… SEED=…: every kind of fault against one sink
+	EVENTS=$(or $(EVENTS),200000) KILLS=$(or $(KILLS),100) SEED=$(SEED) $(PYTEST) -s tests/test_sink_chaos.py $(PYTEST_ARGS)
+
 .PHONY: require
 require:
 	@scripts/require

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from millpond.jaas import kafka_from_jaas
     from millpond.ledger import explain_report, runs
     from millpond.progress import Progress
-    from millpond.replay import replay_dead_letters
-    from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult
+    from millpond.replay import replay_dead_letters, replay_stored_letters
+    from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult, StoredReplayResult
     from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS, DropIf, Field, Secret, Transform
     from millpond.verbs import aggregate, bridge, sink
 
@@ -37,8 +37,10 @@ _WHERE = {
     "millpond.jaas": ("kafka_from_jaas",),
     "millpond.ledger": ("explain_report", "runs"),
     "millpond.progress": ("Progress",),
-    "millpond.replay": ("replay_dead_letters",),
-    "millpond.results": ("AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult"),
+    "millpond.replay": ("replay_dead_letters", "replay_stored_letters"),
+    "millpond.results": (
+        "AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult", "StoredReplayResult",
+    ),
     "millpond.transforms": ("PRODUCT_VIEWS", "PRODUCT_VIEW_REPORTS", "DropIf", "Field", "Secret", "Transform"),
     "millpond.verbs": ("aggregate", "bridge", "sink"),
 }  # fmt: skip
@@ -66,6 +68,7 @@ __all__ = [
     "ReplayResult",
     "Secret",
     "SinkResult",
+    "StoredReplayResult",
     "Transform",
     "__version__",
     "aggregate",
@@ -73,6 +76,7 @@ __all__ = [
     "explain_report",
     "kafka_from_jaas",
     "replay_dead_letters",
+    "replay_stored_letters",
     "runs",
     "sink",
 ]

@@ -95,7 +95,10 @@ pub struct AggregateBooks {
     pub dates: Vec<String>,
     /// Dates left alone, in some table, since a report of later `read_at` stands.
     pub superseded: Vec<String>,
+    /// The moment of the reading, by the server's clock where it has one.
     pub read_at: String,
+    /// Whether every document was read as it was at that moment.
+    pub snapshot: bool,
     pub scanned: u64,
     pub counted: u64,
     /// By reason: `missing_time`, `malformed_time`, `beyond_position`, `other_date`, …
@@ -112,6 +115,7 @@ pub struct AggregateBooks {
     pub rows: BTreeMap<String, u64>,
     /// `cluster/topic/partition` → next offset covered.
     pub positions: BTreeMap<String, i64>,
+    /// Whether the positions alone determine the result.
     pub repeatable: bool,
     pub published: bool,
     pub seconds: f64,

@@ -5,6 +5,7 @@
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
 //! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
+//! | [`stored`] | what a sink has stored: dead letters sent again, positions shown and moved |
 //! | [`history`] | the ledger of publications, read back |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`oauth`] | tokens out of Python callables |
@@ -16,6 +17,7 @@ pub mod explain;
 pub mod history;
 pub mod oauth;
 pub mod run;
+pub mod stored;
 pub mod table;
 
 use pyo3::prelude::*;
@@ -32,6 +34,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_show, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_reset, module)?)?;
+    module.add_function(wrap_pyfunction!(stored::replay_stored, module)?)?;
+    module.add_function(wrap_pyfunction!(stored::stored_positions_show, module)?)?;
+    module.add_function(wrap_pyfunction!(stored::stored_positions_reset, module)?)?;
     module.add_function(wrap_pyfunction!(run::doctor, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain_id, module)?)?;
     module.add_function(wrap_pyfunction!(history::runs, module)?)?;

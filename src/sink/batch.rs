@@ -1,6 +1,6 @@
 //! A batch on its way: documents and dead letters of a run of offsets, and its one outcome.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,23 +8,19 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocument, doc};
 use futures_util::TryStreamExt;
+use mongodb::options::WriteConcern;
 use mongodb::{Collection, Database};
 
 use super::command::{Refused, fitting};
 use super::identity::Identity;
-use super::metadata;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
 use crate::kafka::native::RawHeader;
-use crate::mongo::client::{majority, told};
+use crate::mongo::client::told;
 
 /// How long transient errors of one batch are retried.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Raw bytes of a dead letter that one document takes.
-const CHUNK: usize = 15 * 1024 * 1024;
-/// What fits beside a chunk below the server's 16 MiB.
-const ROOM: usize = 512 * 1024;
 
 /// Where an event came from, and where in [`Batch::raw`] its bytes are: a dead letter would need them.
 #[derive(Debug, Clone)]
@@ -72,7 +68,7 @@ impl Batch {
             .map_err(|error| Error::bug("sink: a document is no BSON").because(error))
     }
 
-    fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
+    pub(super) fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
         range.map(|range| &self.raw[range.clone()])
     }
 }
@@ -141,6 +137,10 @@ pub struct Place {
     pub collection: String,
     pub topic: String,
     pub identity: Identity,
+    /// What is waited for; dead letters and positions wait for a majority in any case.
+    pub concern: WriteConcern,
+    /// Milliseconds after which a dead letter expires.
+    pub letters_expire: Option<i64>,
     pub control: Arc<Control>,
 }
 
@@ -149,7 +149,7 @@ impl Place {
         format!("sink: insert into {}.{}", self.database.name(), self.collection)
     }
 
-    /// Writes a batch to the end: documents, then dead letters, each acknowledged by a majority.
+    /// Writes a batch to the end: documents, acknowledged as asked for, then dead letters, by a majority.
     ///
     /// # Errors
     /// `External` when the server does not take it within a minute; `Config` for a missing right; `Bug`.
@@ -160,6 +160,8 @@ impl Place {
         } else {
             self.insert(&mut batch, deadline).await?;
         }
+        #[cfg(feature = "sabotage")]
+        crate::sabotage::step("sink.before_letters");
         self.write_letters(&batch, deadline).await?;
         batch.books.batches = 1;
         batch.books.balance()?;
@@ -231,96 +233,4 @@ impl Place {
                 .map_err(|error| told(self.what(), error))?;
         Ok(found.iter().filter_map(|document| document.get_object_id("_id").ok()).map(|id| id.bytes()).collect())
     }
-
-    /// Dead letters replace themselves: a batch sent again writes the same ones.
-    async fn write_letters(&self, batch: &Batch, deadline: Instant) -> Result<()> {
-        let name = format!("{}_dead_letters", self.collection);
-        let letters: Collection<Document> = self.database.collection(&name);
-        let mut pause = Duration::from_millis(100);
-        for (event, letter) in &batch.letters {
-            for document in self.letter(batch, event, letter) {
-                let id = document.get("_id").cloned().unwrap_or(Bson::Null);
-                loop {
-                    let write =
-                        letters.replace_one(doc! {"_id": &id}, &document).upsert(true).write_concern(majority());
-                    match write.await {
-                        Ok(_) => break,
-                        Err(error) => {
-                            let error = told(format!("sink: dead letter into {}.{name}", self.database.name()), error);
-                            self.again(error, deadline, &mut pause).await?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// One letter, or several where the value does not fit into one. Key and headers stand in each; when they are large
-    /// themselves, they stand in the first, and the pieces of the key go before those of the value.
-    fn letter(&self, batch: &Batch, event: &Event, letter: &DeadLetter) -> Vec<Document> {
-        let id = ObjectId::from_bytes(event.id);
-        let of_headers = |(name, value): &RawHeader| name.len() + value.as_ref().map_or(0, Vec::len) + 64;
-        let headers: usize = event.headers.iter().map(of_headers).sum();
-        let (mut key, mut value) = (batch.bytes(event.key.as_ref()), batch.bytes(event.value.as_ref()));
-        let small = headers + key.map_or(0, <[u8]>::len) <= ROOM;
-        let mut letters = Vec::new();
-        loop {
-            let number = i32::try_from(letters.len()).unwrap_or(i32::MAX);
-            let whole = small || number == 0;
-            let beside = if small || !whole { 0 } else { headers };
-            let key_piece = if small { key } else { cut(&mut key, CHUNK.saturating_sub(beside)) };
-            let taken = if small { 0 } else { beside + key_piece.map_or(0, <[u8]>::len) };
-            let value_piece = cut(&mut value, CHUNK.saturating_sub(taken));
-            letters.push(doc! {
-                "_id": if number == 0 { Bson::ObjectId(id) } else { Bson::Document(doc! {"event": id, "chunk": number}) },
-                "reason": letter.reason.as_str(),
-                "detail": &letter.detail,
-                "topic": &self.topic,
-                "partition": event.partition,
-                "offset": event.offset,
-                "chunk": number,
-                "timestamp": (event.timestamp >= 0).then(|| bson::DateTime::from_millis(event.timestamp)),
-                "key": key_piece.map(metadata::binary),
-                "value": value_piece.map(metadata::binary),
-                "headers": event.headers.iter().filter(|_| whole).map(metadata::header).collect::<Vec<Bson>>(),
-            });
-            let rest = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| !bytes.is_empty());
-            if !rest(value) && (small || !rest(key)) {
-                return letters;
-            }
-        }
-    }
-
-    /// Offsets at or above the positions that an earlier run decided as dead letters.
-    ///
-    /// # Errors
-    /// As [`told`].
-    pub async fn decided(&self, tag: u32, positions: &BTreeMap<i32, i64>) -> Result<HashMap<(i32, i64), String>> {
-        let letters: Collection<Document> = self.database.collection(&format!("{}_dead_letters", self.collection));
-        let mut decided = HashMap::new();
-        for (partition, next) in positions {
-            let first = crate::mongo::sources::event_id(tag, *partition, *next)?;
-            let last = crate::mongo::sources::event_id(tag, *partition, (1 << 48) - 1)?;
-            let filter = doc! {"_id": {"$gte": ObjectId::from_bytes(first), "$lte": ObjectId::from_bytes(last)}};
-            let wanted = doc! {"partition": 1, "offset": 1, "reason": 1};
-            let found: Vec<Document> = async { letters.find(filter).projection(wanted).await?.try_collect().await }
-                .await
-                .map_err(|error| told("sink: read the dead letters kept", error))?;
-            for letter in found {
-                if let (Ok(partition), Ok(offset)) = (letter.get_i32("partition"), letter.get_i64("offset")) {
-                    decided.insert((partition, offset), letter.get_str("reason").unwrap_or("unknown").to_owned());
-                }
-            }
-        }
-        Ok(decided)
-    }
-}
-
-/// The next piece of up to `room` bytes; null stays null.
-fn cut<'a>(rest: &mut Option<&'a [u8]>, room: usize) -> Option<&'a [u8]> {
-    let all = (*rest)?;
-    let (piece, after) = all.split_at(room.min(all.len()));
-    *rest = Some(after);
-    Some(piece)
 }

@@ -8,8 +8,9 @@
 use bson::{Bson, Document, RawDocumentBuf, rawdoc};
 
 use super::batch::Place;
+use super::concern::unacknowledged;
 use crate::error::{Error, Result};
-use crate::mongo::client::{majority, told};
+use crate::mongo::client::told;
 
 /// A command ends at so many bytes of documents; the server takes 16 MiB and a little, one document is always taken.
 const MOST: usize = 12 << 20;
@@ -46,7 +47,7 @@ pub fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
 }
 
 impl Place {
-    /// Sends one unordered command, `insert` with `documents` or `update` with `updates`, for a majority to acknowledge.
+    /// Sends one unordered command, `insert` with `documents` or `update` with `updates`, to be acknowledged as asked for.
     ///
     /// # Errors
     /// `External` when any of it may have gone wrong for a while: then nothing counts, and all is sent again. `Config` for a
@@ -57,7 +58,7 @@ impl Place {
         list: &str,
         documents: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Answer> {
-        let concern = bson::serialize_to_raw_document_buf(&majority())
+        let concern = bson::serialize_to_raw_document_buf(&self.concern)
             .map_err(|error| Error::bug("sink: a write concern").because(error))?;
         let mut head = rawdoc! {};
         let name = bson::raw::CString::try_from(verb).map_err(|error| Error::bug("sink: a command").because(error))?;
@@ -77,10 +78,9 @@ impl Answer {
     /// Reads what the server answered to a command of `sent` documents.
     fn read(what: &str, sent: usize, answer: &Document) -> Result<Self> {
         if let Ok(concern) = answer.get_document("writeConcernError") {
-            // Not acknowledged by a majority: nothing of it counts, and the position stays.
+            // Not acknowledged as asked for: nothing of it counts, and the position stays.
             let name = concern.get_str("codeName").unwrap_or("no code");
-            let told = format!("{what}: the majority did not acknowledge ({name})");
-            return Err(Error::external(told).hint("is a majority of the replica set up?"));
+            return Err(unacknowledged(what, concern.get_i32("code").unwrap_or(0), name));
         }
         let count = |document: &Document, name: &str| -> Option<usize> {
             let value = document.get(name)?;

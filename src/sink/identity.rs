@@ -14,13 +14,58 @@ use super::metadata;
 use crate::bridge::rules::path::Path;
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Kind, Reason, Tape, text};
-use crate::kafka::native::Record;
+use crate::kafka::native::{self, RawHeader, Record};
 
 /// The member that holds version and source of a document that a later event may replace.
 pub const BESIDE: &str = "_millpond";
 /// Raw bytes that an update takes besides the document and twice its `_id`, and what a command may hold over a document.
 pub(super) const STATEMENT: usize = 2_048;
 const OVER: usize = 16_384;
+
+/// An event that becomes a document: a record just read, or a dead letter that is stored after all.
+pub trait Arrival {
+    fn topic(&self) -> String;
+    fn partition(&self) -> i32;
+    fn offset(&self) -> i64;
+    /// Milliseconds since 1970; -1 where it has none.
+    fn timestamp_ms(&self) -> i64;
+    fn key(&self) -> Option<&[u8]>;
+    fn value(&self) -> Option<&[u8]>;
+    fn headers(&self) -> Vec<RawHeader>;
+}
+
+impl Arrival for Record<'_> {
+    fn topic(&self) -> String {
+        Record::topic(self)
+    }
+
+    fn partition(&self) -> i32 {
+        Record::partition(self)
+    }
+
+    fn offset(&self) -> i64 {
+        Record::offset(self)
+    }
+
+    fn timestamp_ms(&self) -> i64 {
+        match self.timestamp() {
+            Timestamp::NotAvailable => -1,
+            Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
+        }
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Record::key(self)
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        Record::value(self)
+    }
+
+    fn headers(&self) -> Vec<RawHeader> {
+        native::headers(*self)
+    }
+}
 
 /// How the `_id` of a document is made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,7 +126,7 @@ impl Form {
     /// Why it is a dead letter; `out` is then as before.
     pub fn write(
         &self,
-        record: Record<'_>,
+        record: &impl Arrival,
         place: &[u8; 12],
         tape: &mut Tape,
         out: &mut Vec<u8>,
@@ -99,7 +144,7 @@ impl Form {
         writer::write(tape, value, &around, out).map(|()| true)
     }
 
-    fn tombstone(&self, record: Record<'_>, out: &mut Vec<u8>) -> Result<bool, DeadLetter> {
+    fn tombstone(&self, record: &impl Arrival, out: &mut Vec<u8>) -> Result<bool, DeadLetter> {
         match &self.identity {
             Identity::Kafka => Ok(false),
             Identity::Key => {
@@ -120,7 +165,7 @@ impl Form {
 
     fn replaceable(
         &self,
-        record: Record<'_>,
+        record: &impl Arrival,
         value: &[u8],
         mut behind: Vec<u8>,
         tape: &mut Tape,
@@ -145,10 +190,10 @@ impl Form {
     }
 
     /// `{_millpond: …}`. Both versions compare as MongoDB compares objects: member by member.
-    fn beside(&self, record: Record<'_>, deleted: bool) -> RawDocumentBuf {
+    fn beside(&self, record: &impl Arrival, deleted: bool) -> RawDocumentBuf {
         let (partition, offset) = (record.partition(), record.offset());
         let version = if let Identity::Field(_) = &self.identity {
-            rawdoc! { "timestamp": timestamp(record), "partition": partition, "offset": offset }
+            rawdoc! { "timestamp": record.timestamp_ms(), "partition": partition, "offset": offset }
         } else {
             rawdoc! { "offset": offset, "partition": partition }
         };
@@ -160,14 +205,6 @@ impl Form {
     }
 }
 
-/// Milliseconds since 1970; -1 where the record has none.
-pub(super) fn timestamp(record: Record<'_>) -> i64 {
-    match record.timestamp() {
-        Timestamp::NotAvailable => -1,
-        Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => time,
-    }
-}
-
 /// The elements of a document, without its length and its end mark.
 fn elements(document: &RawDocumentBuf) -> &[u8] {
     let bytes = document.as_bytes();
@@ -175,7 +212,7 @@ fn elements(document: &RawDocumentBuf) -> &[u8] {
 }
 
 /// Appends the element `_id` of a key: a string when it is UTF-8, else binary.
-fn key(record: Record<'_>, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
+fn key(record: &impl Arrival, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
     let Some(key) = record.key() else { return Err(DeadLetter::new(Reason::NoKey, "the key is null")) };
     let text = simdutf8::basic::from_utf8(key).is_ok();
     let length = i32::try_from(key.len() + usize::from(text)).map_err(|_| writer::too_large(key.len()))?;

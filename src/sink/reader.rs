@@ -1,13 +1,17 @@
 //! The Kafka side: reads the shard's partitions to their ends and fills batches.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::batch::{Batch, Event};
-use super::identity::{self, Form};
+use super::gaps::Gaps;
+use super::identity::{Arrival, Form};
+use crate::bridge::gaps::is_told_by;
+use crate::bridge::throttle::{self, Throttle};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::json::Tape;
@@ -34,6 +38,13 @@ pub struct Part {
 pub struct Reader {
     /// Of the group whose offsets are committed at the end; it assigns and never joins.
     pub consumer: PartitionReader,
+    /// What was skipped, at the start and since.
+    pub gaps: Gaps,
+    cluster: Arc<Cluster>,
+    group: String,
+    throttle: Option<Throttle>,
+    /// The log no longer holds what comes next.
+    gap_met: bool,
     topic: String,
     form: Form,
     parts: BTreeMap<i32, Part>,
@@ -50,6 +61,7 @@ pub struct Reader {
 pub struct Limits<'a> {
     pub group: &'a str,
     pub batch_size: usize,
+    pub throttle: Option<Throttle>,
     pub max_events: Option<u64>,
     pub deadline: Option<Instant>,
 }
@@ -60,20 +72,22 @@ impl Reader {
     /// # Errors
     /// `Config` or `External`, as librdkafka says.
     pub fn new(
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         topic: &str,
         form: Form,
-        parts: Vec<Part>,
+        (parts, gaps): (Vec<Part>, Gaps),
         decided: HashMap<(i32, i64), String>,
-        limits: &Limits<'_>,
+        limits: Limits<'_>,
     ) -> Result<Self> {
-        let config = settings::consumer(&cluster.properties, limits.group, QUEUE_KBYTES, 512);
         let open: BTreeMap<i32, Part> =
             parts.into_iter().filter(|part| part.next < part.end).map(|part| (part.partition, part)).collect();
-        let offsets: Vec<(i32, i64)> = open.values().map(|part| (part.partition, part.next)).collect();
-        let consumer = PartitionReader::open(config, cluster, topic, &offsets)?;
         Ok(Self {
-            consumer,
+            consumer: open_at(cluster, topic, limits.group, &open)?,
+            gaps,
+            cluster: Arc::clone(cluster),
+            group: limits.group.to_owned(),
+            throttle: limits.throttle,
+            gap_met: false,
             topic: topic.to_owned(),
             form,
             parts: open,
@@ -89,7 +103,7 @@ impl Reader {
     /// The next batch, or `None` when every partition is at its end or a limit is reached.
     ///
     /// # Errors
-    /// `Position` when retention took events meanwhile, `External`, `Cancelled`.
+    /// `Position` when retention took events meanwhile and the run may not go on behind them, `External`, `Cancelled`.
     pub fn batch(&mut self, control: &Control) -> Result<Option<Batch>> {
         let mut batch = Batch::default();
         // The clock is asked when nothing comes, not for each record.
@@ -107,6 +121,20 @@ impl Reader {
             }
             if batch.books.read > 0 && began.elapsed() > Duration::from_secs(1) {
                 break;
+            }
+            if self.gap_met {
+                if batch.books.read > 0 {
+                    // What was read goes first, whatever becomes of the gap.
+                    break;
+                }
+                self.skip(&mut batch, control)?;
+                self.gap_met = false;
+            }
+            if let Some(wait) = self.throttle.as_ref().map(|throttle| throttle.wait(Instant::now()))
+                && !wait.is_zero()
+            {
+                control.sleep("sink: read events", wait.min(throttle::LOOK))?;
+                continue;
             }
             for _ in 0..256 {
                 if batch.books.read >= self.batch_size || batch.bytes >= BATCH_BYTES || self.limited.is_some() {
@@ -134,8 +162,11 @@ impl Reader {
                             &mut self.left,
                             &mut self.tape,
                         )?;
+                        let spent = |throttle: &Throttle| throttle.spend(held.record(), Instant::now());
                         if !taken {
                             self.limited = Some("max_events");
+                        } else if self.throttle.as_ref().is_some_and(spent) {
+                            break;
                         }
                     }
                     Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -152,6 +183,10 @@ impl Reader {
                         }
                     }
                     Some(Err(error)) if is_hollow(&error) => {}
+                    Some(Err(error)) if is_told_by(&error) => {
+                        self.gap_met = true;
+                        break;
+                    }
                     Some(Err(error)) => return Err(failed(&self.topic, &error)),
                 }
                 if self.parts.is_empty() {
@@ -161,16 +196,46 @@ impl Reader {
         }
         Ok((batch.books.read > 0 || !batch.next.is_empty()).then_some(batch))
     }
+
+    /// Goes on behind what retention took while it was being read, if the run may.
+    fn skip(&mut self, batch: &mut Batch, control: &Control) -> Result<()> {
+        let open: Vec<i32> = self.parts.keys().copied().collect();
+        let mut any = false;
+        for end in self.cluster.ends(&self.topic, &open)? {
+            let Some(part) = self.parts.get_mut(&end.partition) else { continue };
+            let next = self.gaps.resume(&self.cluster, &self.topic, &end, part.next, control)?;
+            if next == part.next {
+                continue;
+            }
+            any = true;
+            batch.holes += holes(part, next.min(part.end));
+            part.next = next;
+            batch.next.insert(end.partition, next);
+            if next >= part.end {
+                self.parts.remove(&end.partition);
+            }
+        }
+        if !any {
+            return Err(Error::external(format!(
+                "source: topic {} did not have an offset that it has now",
+                self.topic
+            ))
+            .hint("a leader moved: retry"));
+        }
+        self.consumer = open_at(&self.cluster, &self.topic, &self.group, &self.parts)?;
+        Ok(())
+    }
+}
+
+fn open_at(cluster: &Cluster, topic: &str, group: &str, open: &BTreeMap<i32, Part>) -> Result<PartitionReader> {
+    let config = settings::consumer(&cluster.properties, group, QUEUE_KBYTES, 512);
+    let offsets: Vec<(i32, i64)> = open.values().map(|part| (part.partition, part.next)).collect();
+    PartitionReader::open(config, cluster, topic, &offsets)
 }
 
 fn failed(topic: &str, error: &KafkaError) -> Error {
     let what = format!("source: read topic {topic}");
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-            Error::position(format!("{what}: retention took events while they were being read"))
-                .hint("raise the topic's retention")
-                .because(error.clone())
-        }
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
             Error::config(what).hint("grant READ on it").because(error.clone())
         }
@@ -232,7 +297,7 @@ fn place(
         return Ok(());
     }
     let begin = batch.bson.len();
-    match form.write(record, &id, tape, &mut batch.bson) {
+    match form.write(&record, &id, tape, &mut batch.bson) {
         Ok(false) => batch.books.deleted += 1,
         Ok(true) => {
             batch.documents.push(begin..batch.bson.len());
@@ -253,7 +318,7 @@ fn event(record: Record<'_>, batch: &mut Batch, id: [u8; 12]) -> Event {
         id,
         partition: record.partition(),
         offset: record.offset(),
-        timestamp: identity::timestamp(record),
+        timestamp: record.timestamp_ms(),
         key: batch.keep(record.key()),
         value: batch.keep(record.value()),
         headers: native::headers(record),

@@ -9,6 +9,7 @@ use mongodb::options::IndexOptions;
 use mongodb::{Database, IndexModel};
 
 use super::identity::Identity;
+use super::recreated::Older;
 use crate::error::{Error, Result};
 use crate::mongo::client::{code, told};
 use crate::mongo::positions::{POSITIONS, Place};
@@ -19,8 +20,9 @@ const MARKER: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Refuses a collection whose kept positions say that it is written otherwise.
 ///
 /// # Errors
-/// `Position` for another way to make ids, or a second topic where documents are replaced.
-pub async fn refuse_others(database: &Database, place: &Place, identity: &Identity) -> Result<()> {
+/// `Position` for another way to make ids, or a second topic where documents are replaced. Not for an `older` one of the
+/// same name: whether that may be left behind is decided elsewhere.
+pub async fn refuse_others(database: &Database, place: &Place, identity: &Identity, older: &[Older]) -> Result<()> {
     let collection = &place.collection;
     // Of a collection that was dropped since, positions say nothing about this one.
     let filter = doc! {"_id.collection": collection, "collection_uuid": &place.uuid};
@@ -39,7 +41,8 @@ pub async fn refuse_others(database: &Database, place: &Place, identity: &Identi
             .hint(format!("give id={id:?}, or another collection")));
         }
         let source = kept.get_document("_id").ok().and_then(|id| id.get_i64("source").ok());
-        if identity.versioned() && source != Some(i64::from(place.tag)) {
+        let left_behind = kept.get_bool("closed").unwrap_or(false) || older.iter().any(|one| source == Some(one.tag));
+        if identity.versioned() && source != Some(i64::from(place.tag)) && !left_behind {
             return Err(Error::position(format!(
                 "sink: collection {collection} holds topic {topic} by id={id:?}: the versions of two topics cannot be compared"
             ))
