@@ -160,6 +160,43 @@ def test_a_rotten_topic_stops(servers, name, sink):
     assert result.dead_letters_by_reason.keys() <= {"invalid_json", "not_object"}
 
 
+BAD = {
+    "empty": b"",
+    "invalid_utf8": b'{"a":"\xff"}',
+    "invalid_json": b'{"a":1,}',
+    "not_object": b"[1]",
+    "too_deep": b'{"a":' + b"[" * 100 + b"]" * 100 + b"}",
+    "duplicate_key": b'{"a":1,"\\u0061":2}',
+    "lone_surrogate": b'{"a":"\\ud800"}',
+    "nul_in_key": b'{"\\u0000":1}',
+    "field_conflict": b'{"_id":1,"_source_id":2}',
+    "number_inexact": b'{"a":0.1000000000000000055511151231257827021181583404541015626}',
+    "refused_by_server": b'{"only":"taken"}',
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 1_000], ids=["alone", "among good ones"])
+def test_every_kind_of_bad_event(servers, name, batch_size):
+    servers.create(servers.kafka, name, 1)
+    values = [b'{"only":"taken"}']
+    for value in BAD.values():
+        values += [b'{"good":1}', value, b'{"good":2}']
+    servers.send(servers.kafka, name, [(b"k", value, 0) for value in values], headers=[("h", b"v")])
+    with servers.mongo() as client:
+        client["tests"][name].create_index("only", unique=True, sparse=True)
+    words = {"topic": name, "database": "tests", "collection": name, "batch_size": batch_size}
+    result = millpond.sink(servers.kafka, servers.mongo_uri, **words)
+    assert (result.read, result.inserted, result.lag) == (len(values), 2 * len(BAD) + 1, 0)
+    assert result.dead_letters_by_reason == dict.fromkeys(BAD, 1)
+    with servers.mongo() as client:
+        letters = list(client["tests"][f"{name}_dead_letters"].find().sort("_id", 1))
+        stored = [one["good"] for one in client["tests"][name].find({"good": {"$exists": True}}).sort("_id", 1)]
+    assert [(letter["reason"], letter["value"]) for letter in letters] == list(BAD.items())
+    assert [letter["offset"] for letter in letters] == list(range(2, 3 * len(BAD), 3))
+    assert all((letter["key"], letter["headers"]) == (b"k", [{"key": "h", "value": b"v"}]) for letter in letters)
+    assert stored == [1, 2] * len(BAD)
+
+
 def test_documents_are_stored_and_not_executed(servers, name):
     servers.create(servers.kafka, name, 1)
     values = [b'{"$set":{"a":1}}', b'{"a":"$$ROOT"}', b'{"$where":"1","b.c":"$a"}', b'{"$literal":{"$add":[1,2]}}']

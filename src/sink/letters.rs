@@ -49,24 +49,24 @@ impl Place {
         let mut waiting: VecDeque<Document> = VecDeque::new();
         let mut pause = Duration::from_millis(100);
         loop {
-            let mut updates = Vec::new();
+            let mut some = Vec::new();
             let mut bytes = 0;
-            while updates.len() < LETTERS {
+            while some.len() < LETTERS {
                 if waiting.is_empty() {
                     let Some((event, letter)) = letters.next() else { break };
                     waiting.extend(pieces(batch, event, letter, &self.topic, expires).into_iter().rev());
                 }
                 bytes += waiting.front().map_or(0, size);
-                if !updates.is_empty() && bytes > COMMAND {
+                if !some.is_empty() && bytes > COMMAND {
                     break;
                 }
-                updates.extend(waiting.pop_front().map(first_stays));
+                some.extend(waiting.pop_front());
             }
-            if updates.is_empty() {
+            if some.is_empty() {
                 return Ok(());
             }
             loop {
-                match self.write_pieces(&updates).await {
+                match self.write_pieces(&some).await {
                     Ok(()) => break,
                     Err(error) => self.again(error, deadline, &mut pause).await?,
                 }
@@ -76,20 +76,23 @@ impl Place {
         }
     }
 
-    async fn write_pieces(&self, updates: &[Document]) -> Result<()> {
+    /// Puts pieces where there are none. Updates would do so as well, and sort the members by name.
+    async fn write_pieces(&self, pieces: &[Document]) -> Result<()> {
         let name = name(&self.collection);
         let what = || format!("sink: dead letters into {}.{name}", self.database.name());
         let concern =
             bson::serialize_to_bson(&majority()).map_err(|error| Error::bug("sink: a write concern").because(error))?;
-        // In order: the piece with the event's own `_id` after the others.
-        let command = doc! {"update": &name, "updates": updates, "ordered": true, "writeConcern": concern};
+        // One after another, whatever becomes of them: the piece with the event's own `_id` after the others.
+        let command = doc! {"insert": &name, "documents": pieces, "ordered": false, "writeConcern": concern};
         let answer = self.database.run_command(command).await.map_err(|error| told(what(), error))?;
-        if let Some(refused) = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document()) {
+        let refused = answer.get_array("writeErrors").into_iter().flatten().filter_map(Bson::as_document);
+        if let Some(refused) = refused.into_iter().find(|refused| !is_there(refused)) {
             let code = refused.get_i32("code").unwrap_or(0);
             let told = format!("{}: server code {code}", what());
             return Err(match code {
-                121 => Error::data(format!("{told}: the validator of the collection refuses a letter"))
-                    .hint(format!("remove the validator of {name}: a dead letter must always find its place")),
+                121 | 11_000 => Error::data(format!("{told}: the collection refuses a letter")).hint(format!(
+                    "remove validator and unique indexes of {name}: a dead letter must always find its place"
+                )),
                 10_334 => Error::data(format!("{told}: a letter is too large")).hint("report it"),
                 13 => Error::config(told).hint("grant the role readWrite on the database"),
                 _ => Error::external(told),
@@ -132,10 +135,11 @@ fn now_ms() -> i64 {
     bson::DateTime::now().timestamp_millis()
 }
 
-/// The statement that writes a piece where there is none.
-fn first_stays(mut piece: Document) -> Document {
-    let id = piece.remove("_id").unwrap_or(Bson::Null);
-    doc! {"q": {"_id": id}, "u": {"$setOnInsert": piece}, "upsert": true}
+/// Whether a piece was refused since it is there already.
+fn is_there(refused: &Document) -> bool {
+    let of_id =
+        refused.get_document("keyPattern").is_ok_and(|pattern| pattern.len() == 1 && pattern.contains_key("_id"));
+    of_id && refused.get_i32("code").is_ok_and(|code| code == 11_000)
 }
 
 fn size(piece: &Document) -> usize {
