@@ -9,17 +9,19 @@ import json
 import secrets
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pymongo
-from data import DATABASE, servers
+from data import DATABASE
 from machine import describe
 from race import run
 
-from millpond.local import postgres
+from millpond.local import Stack, postgres
 
 TABLES = {
     "product_views_daily": "product_id, view_count, unique_visitors, last_view_time, report_date, created_at",
@@ -71,7 +73,7 @@ class Bench:
         """Rows per second of the phase `publish`, and the peak of the process in MB."""
         self.fresh()
         place = {"database": DATABASE, "collection": self.name, "schema": self.name, "dates": DATE}
-        answer = run(["python", "ours.py", "aggregate", json.dumps({"servers": [self.uri, self.dsn], **place})])
+        answer = run([sys.executable, "ours.py", "aggregate", json.dumps({"servers": [self.uri, self.dsn], **place})])
         return self.rows() / answer["phases"]["publish"], answer["peak_mb"]
 
     def copied(self, form: str) -> float:
@@ -132,8 +134,11 @@ def main() -> None:
     parser.add_argument("--stack", type=Path, help="use the running servers of this directory")
     options = parser.parse_args()
     print(describe())
-    with servers(options.stack) as (running, folder):
-        bench = Bench(running.uri, running.dsn, options.events, folder)
+    with tempfile.TemporaryDirectory(prefix="millpond-bench-", ignore_cleanup_errors=True) as directory:
+        folder = Path(directory)
+        stack = Stack(options.stack or folder / "stack")
+        status = stack.status() if options.stack else stack.up(["mongo", "postgres"])
+        bench = Bench(status["mongo"]["uri"], status["postgres"]["dsn"], options.events, folder)
         try:
             rounds = []
             for number in range(options.rounds):
@@ -146,6 +151,8 @@ def main() -> None:
                 )
         finally:
             bench.remove()
+            if options.stack is None:
+                stack.down(delete=True)
     mine, of_text, of_binary = (
         statistics.median(values)
         for values in zip(*((mine, mine / text, mine / binary) for mine, text, binary in rounds), strict=True)
