@@ -6,21 +6,30 @@
 //! | [`dates`] | which dates are reported |
 //! | [`scan`] | parallel cursors over a work queue of ranges; what the positions cover |
 //! | [`element`], [`instant`] | fields and times of raw documents |
-//! | [`partial`], [`rows`] | the kernel: fold, merge, finish |
+//! | [`reports`] | reports as data: definitions, and what they say about one event |
+//! | [`fold`], [`partial`], [`rows`] | the kernel: fold, merge, finish |
+//! | [`states`], [`exact`] | what metrics keep of events; sums without rounding |
+//! | [`arrow`], [`spill`] | a Partial to Arrow and back; those beyond `memory_limit` |
 //! | [`interned`], [`visitors`] | texts by number, and exact sets of pairs of them |
 //! | [`publish`] | one transaction for all tables and dates |
 //! | [`history`] | what was published, and what has arrived since |
 
+pub mod arrow;
 pub mod dates;
 pub mod element;
+pub mod exact;
+pub mod fold;
 pub mod history;
 pub mod instant;
 pub mod interned;
 pub mod partial;
 pub mod publish;
+pub mod reports;
 pub mod rows;
 pub mod scan;
 pub mod settings;
+pub mod spill;
+pub mod states;
 pub mod visitors;
 
 use std::collections::BTreeSet;
@@ -33,11 +42,14 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 pub use settings::{AggregateResult, AggregateSettings};
 
-use self::partial::{Partial, REPORTS};
-use self::publish::report::{Day, Report, product_views};
-use self::publish::{Publisher, ledger};
+use self::partial::Partial;
+use self::publish::Publisher;
+use self::publish::report::{Day, Report, Table};
+use self::reports::definition::name;
+use self::reports::plan::{Form, Plan};
 use self::scan::Scope;
 use self::settings::{AggregateBooks, Dates, Sample};
+use self::spill::Spill;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::{self, told};
@@ -79,7 +91,8 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     let began = Instant::now();
     let named = dates::named(&settings.dates)?;
     settings.check()?;
-    let tables = product_views();
+    let plan = Arc::new(Plan::new(settings.reports.clone(), &settings.time_field, settings.functions.clone()));
+    let tables: Vec<Table> = plan.reports.iter().map(reports::definition::Definition::target).collect();
     let mut publisher = match &settings.postgres_dsn {
         None => None,
         Some(dsn) => Some(Publisher::open(dsn, settings.schema.as_deref(), &tables, &settings.checks).await?),
@@ -94,7 +107,12 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         read_at: now(),
         source: format!("{}.{}", settings.database, settings.collection),
         time_field: settings.time_field.clone(),
-        definition: ledger::definition(&tables),
+        definition: plan.name.clone(),
+        definitions: plan
+            .reports
+            .iter()
+            .map(|report| (report.table.clone(), name(std::slice::from_ref(report))))
+            .collect(),
         ..AggregateBooks::default()
     };
     let covered = Arc::new(scan::covered(&database, &settings.collection).await?);
@@ -108,19 +126,20 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     };
     let planned = began.elapsed().as_secs_f64();
     let lists = wanted.is_some() && scan::lists(&database, &settings.collection, &settings.time_field).await?;
-    let fields = scan::fields(&database, &settings.collection, &settings.time_field).await?;
+    let fields = scan::fields(&database, &settings.collection, &plan).await?;
     // One more than there are cores: while one folds, the server has work.
     let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
     let cursors = if settings.cursors == 0 { (cores + 1).min(16) } else { settings.cursors.min(64) };
     let partial = loop {
+        let spill = Arc::new(Spill::new(settings.memory_limit));
         let ranges = match &wanted {
             None => scan::all_ranges(&events, &covered).await?,
             Some(dates) => scan::date_ranges(&settings.time_field, dates, lists),
         };
         let dates = wanted.clone().map(Arc::new);
         let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
-        let partial =
-            scan::run(&events, &settings.time_field, fields.as_ref(), ranges, &scope, cursors, control).await?;
+        let partial = scan::run(&events, &plan, fields.as_ref(), ranges, &scope, (cursors, &spill), control).await?;
+        books.spilled = spill.used();
         let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
         match partial.later {
             // A text of the date that seemed the latest lies on the next one, by an offset to the west.
@@ -131,7 +150,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         }
     };
     let scanned = began.elapsed().as_secs_f64();
-    keep_books(&mut books, &partial)?;
+    keep_books(&mut books, &plan, &partial)?;
     if wanted.is_some() {
         let whole = events.estimated_document_count().await.map_err(|error| told("aggregate: count", error))?;
         books.unplaced = Some(whole.saturating_sub(partial.scanned));
@@ -139,7 +158,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
     dates.extend(partial.dates.keys());
     let reports = tables.into_iter().enumerate().map(|(report, table)| {
-        let frame = rows::frame(report, &rows::finish(&partial, report)?)?;
+        let frame = rows::finish(&partial, report, &plan.reports[report])?;
         let days = partial.dates.iter().map(|(date, groups)| {
             let null_keys = groups.reports[report].excluded.get("null_key").copied().unwrap_or(0);
             (*date, Day { counted: groups.counted, null_keys })
@@ -210,7 +229,7 @@ async fn require_index(events: &Collection<Document>, settings: &AggregateSettin
 }
 
 /// I1: scanned = counted + excluded.
-fn keep_books(books: &mut AggregateBooks, partial: &Partial) -> Result<()> {
+fn keep_books(books: &mut AggregateBooks, plan: &Plan, partial: &Partial) -> Result<()> {
     books.scanned = partial.scanned;
     books.counted = partial.counted;
     books.excluded = partial.excluded.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
@@ -222,15 +241,15 @@ fn keep_books(books: &mut AggregateBooks, partial: &Partial) -> Result<()> {
         )));
     }
     for date in partial.dates.values() {
-        for ((table, _), groups) in REPORTS.iter().zip(&date.reports) {
-            let reasons = books.excluded_keys.entry((*table).to_owned()).or_default();
+        for (report, groups) in plan.reports.iter().zip(&date.reports) {
+            let reasons = books.excluded_keys.entry(report.table.clone()).or_default();
             for (reason, count) in &groups.excluded {
                 *reasons.entry((*reason).to_owned()).or_default() += count;
             }
         }
     }
     for (field, reason, document) in &partial.samples {
-        books.samples.push(Sample { field, reason, document: document.clone() });
+        books.samples.push(Sample { field: field.clone(), reason, document: document.clone() });
     }
     books.repeatable = partial.foreign == 0;
     if partial.foreign > 0 {
@@ -238,11 +257,9 @@ fn keep_books(books: &mut AggregateBooks, partial: &Partial) -> Result<()> {
             .warnings
             .push(format!("{} documents of other writers were read: the run is not repeatable", partial.foreign));
     }
-    if partial.unfit_devices > 0 {
-        books.warnings.push(format!(
-            "{} events with an unusable device_id count as views, not as visitors",
-            partial.unfit_devices
-        ));
+    for (input, unfit) in plan.inputs.iter().zip(&partial.unfit).filter(|(_, unfit)| **unfit > 0) {
+        let (label, of) = (&input.label, if matches!(input.form, Form::Interned(_)) { "visitors" } else { "values" });
+        books.warnings.push(format!("{unfit} events with an unusable {label} count as views, not as {of}"));
     }
     Ok(())
 }

@@ -8,8 +8,11 @@ use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::{Collection, Database};
 
+use super::fold::{Folder, Wanted};
 use super::instant;
-use super::partial::{Partial, Wanted};
+use super::partial::Partial;
+use super::reports::plan::Plan;
+use super::spill::Spill;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::told;
@@ -232,59 +235,63 @@ fn after(id: ObjectId) -> Option<ObjectId> {
 ///
 /// # Errors
 /// As [`told`].
-pub async fn fields(database: &Database, collection: &str, time_field: &str) -> Result<Option<Document>> {
+pub async fn fields(database: &Database, collection: &str, plan: &Plan) -> Result<Option<Document>> {
+    let Some(fields) = plan.fields() else { return Ok(None) };
     let stats = database.run_command(doc! {"collStats": collection}).await;
     let stats = stats.map_err(|error| told(format!("aggregate: size of {collection}"), error))?;
     let size = stats.get("avgObjSize").and_then(|size| size.as_i32().map(i64::from).or_else(|| size.as_i64()));
     if size.unwrap_or(0) <= SMALL {
         return Ok(None);
     }
-    let mut fields = doc! {"product_id": 1, "device_id": 1, "store_id": 1, "referrer_url": 1};
-    fields.insert(time_field, 1);
-    Ok(Some(fields))
+    Ok(Some(fields.iter().map(|field| (field.clone(), bson::Bson::Int32(1))).collect()))
 }
 
-/// Reads the ranges with `cursors` tasks, and merges what they fold.
+/// Reads the ranges with so many tasks, and merges what they fold; what is too much for the memory is put aside meanwhile.
 ///
 /// # Errors
-/// As [`told`]; `Cancelled`.
+/// As [`told`]; `Cancelled`; as [`Spill::put`] and [`Spill::total`].
 pub async fn run(
     events: &Collection<Document>,
-    field: &str,
+    plan: &Arc<Plan>,
     fields: Option<&Document>,
     ranges: VecDeque<Document>,
     scope: &Scope,
-    cursors: usize,
+    (cursors, spill): (usize, &Arc<Spill>),
     control: &Arc<Control>,
 ) -> Result<Partial> {
     let queue = Arc::new(Mutex::new(ranges));
     let tasks: Vec<_> = (0..cursors)
         .map(|_| {
             let (queue, events, scope) = (Arc::clone(&queue), events.clone(), scope.clone());
-            let (field, fields, control) = (field.to_owned(), fields.cloned(), Arc::clone(control));
+            let (fields, control) = (fields.cloned(), Arc::clone(control));
+            let mut folder = Folder::new(Arc::clone(plan), Arc::clone(spill), spill.share(cursors));
             tokio::spawn(async move {
-                let mut partial = Partial::default();
                 loop {
                     let range = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some(range) = range else {
-                        partial.settle();
-                        return Ok(partial);
+                        folder.partial.settle();
+                        return Ok::<Partial, Error>(folder.partial);
                     };
-                    read(&events, &field, fields.clone(), range, &scope, &control, &mut partial).await?;
+                    read(&events, fields.clone(), range, &scope, &control, &mut folder).await?;
                 }
             })
         })
         .collect();
-    let mut whole: Option<Partial> = None;
+    let mut partials = Vec::with_capacity(cursors);
     for task in tasks {
-        let partial: Partial =
-            task.await.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error))??;
-        match &mut whole {
-            None => whole = Some(partial),
-            Some(whole) => whole.merge(partial),
-        }
+        let partial = task.await.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error));
+        partials.push(partial??);
     }
-    let mut whole = whole.unwrap_or_default();
+    let mut whole = Partial::new(plan);
+    // Once one cursor had to, all do: what is counted by parts must not be seen elsewhere too.
+    let aside = spill.used() > 0;
+    for mut partial in partials {
+        if aside {
+            spill.put(&mut partial, plan)?;
+        }
+        whole.merge(partial);
+    }
+    spill.total(&mut whole, plan)?;
     // Once, or each report would sort a copy.
     whole.settle();
     Ok(whole)
@@ -292,12 +299,11 @@ pub async fn run(
 
 async fn read(
     events: &Collection<Document>,
-    field: &str,
     fields: Option<Document>,
     range: Document,
     scope: &Scope,
     control: &Control,
-    partial: &mut Partial,
+    folder: &mut Folder,
 ) -> Result<()> {
     let what = || format!("aggregate: read {}", events.name());
     let by_id = range.contains_key("_id");
@@ -310,14 +316,13 @@ async fn read(
     let mut batches = find.batch().await.map_err(|error| told(what(), error))?;
     while let Some(batch) = batches.try_next().await.map_err(|error| told(what(), error))? {
         control.check("aggregate: read documents")?;
-        let before = partial.scanned;
-        let documents = batch.doc_slices().map_err(|error| told(what(), error))?;
-        for document in documents {
+        let mut documents = Vec::new();
+        for document in batch.doc_slices().map_err(|error| told(what(), error))? {
             let document = document.map_err(|error| Error::bug(what()).because(error))?;
-            let raw = document.as_document().ok_or_else(|| Error::bug(what()))?;
-            partial.fold(raw.as_bytes(), field.as_bytes(), scope);
+            documents.push(document.as_document().ok_or_else(|| Error::bug(what()))?.as_bytes());
         }
-        control.add_read(partial.scanned - before);
+        folder.batch(&documents, scope)?;
+        control.add_read(documents.len() as u64);
     }
     Ok(())
 }
