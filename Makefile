@@ -34,8 +34,8 @@ demo: environments jars ## the whole path on real servers, run by Airflow 2.10.4
 	$(DEV)/python scripts/demo.py $(DEMO_ARGS)
 
 .PHONY: test
-test: environments jars postgres-tls sabotage ## lint, Rust tests, and every Python test on real servers
-	@PYTEST_ARGS="$(PYTEST_ARGS)" $(DEV)/python scripts/check.py lint rust python
+test: environments jars postgres-tls sabotage ## lint, Rust tests, a minute of fuzzing, and every Python test on real servers
+	@PYTEST_ARGS="$(PYTEST_ARGS)" $(DEV)/python scripts/check.py lint rust fuzz python
 
 .PHONY: lint
 lint: environments ## rustfmt, clippy, ruff, mypy, stubtest, cargo-deny
@@ -51,6 +51,15 @@ bench-bridge: environments jars ## bridge() beside MirrorMaker 2, Python in tran
 	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
 	$(DEV)/python benchmarks/bridge.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
 
+.PHONY: bench-sink
+bench-sink: environments jars ## sink() beside raw inserts and confluent-kafka + orjson + pymongo, memory and empty runs
+	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
+	$(DEV)/python benchmarks/sink.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
+
+.PHONY: fuzz
+fuzz: environments ## SECONDS=…: JSON to BSON beside a second reader, coverage-guided; what is found stays in .build/corpus
+	@$(DEV)/python scripts/fuzz.py $(or $(SECONDS),600) .build/corpus
+
 .PHONY: chaos
 chaos: environments jars sabotage ## kill each arrow 200 times at random moments, servers among them
 	$(PYTEST) -m chaos tests --override-ini timeout=7200 $(PYTEST_ARGS)
@@ -58,6 +67,10 @@ chaos: environments jars sabotage ## kill each arrow 200 times at random moments
 .PHONY: chaos-bridge
 chaos-bridge: environments jars sabotage ## EVENTS=… KILLS=… SEED=…: every kind of fault against one bridge job
 	EVENTS=$(or $(EVENTS),200000) KILLS=$(or $(KILLS),100) SEED=$(SEED) $(PYTEST) -s tests/test_bridge_chaos.py $(PYTEST_ARGS)
+
+.PHONY: chaos-sink
+chaos-sink: environments jars sabotage ## EVENTS=… KILLS=… SEED=…: every kind of fault against one sink
+	EVENTS=$(or $(EVENTS),200000) KILLS=$(or $(KILLS),100) SEED=$(SEED) $(PYTEST) -s tests/test_sink_chaos.py $(PYTEST_ARGS)
 
 .PHONY: require
 require:

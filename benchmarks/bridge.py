@@ -6,6 +6,7 @@
 
 import secrets
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ class Bench:
 
         return prepare
 
+    def shards(self, count: int) -> Callable[[], list[str]]:
+        """The same as so many mapped tasks."""
+
+        def prepare() -> list[str]:
+            _, script, *rest = self.mine("product_views")()
+            return [sys.executable, str(Path(script).with_name("shards.py")), str(count), *rest]
+
+        return prepare
+
     def copy(self, verb: str) -> Callable[[], list[str]]:
         """One of the raw limits."""
         return lambda: raw_limit(self.raw, verb, **self.job, target_topic=self.target())
@@ -68,6 +78,14 @@ class Bench:
         folder = jars(Path(__file__).with_name("mirror-pom.xml"), f"mirror-{KAFKA_VERSION}", "connect-mirror-*.jar")
         self.servers.forget(*(name for name in self.servers.topics() if ALIAS in name))
         return peer("peer_mirrormaker.py", **self.job, jars=str(folder), alias=f"{ALIAS}{secrets.token_hex(4)}")
+
+    def scale(self, rounds: int) -> None:
+        """Race layouts of 1, 2 and 4 shards."""
+        contenders = [Contender(f"millpond.bridge, {n} shard{'s'[: n > 1]}", self.shards(n)) for n in (1, 2, 4)]
+        race("bridge, shards", contenders, rounds)
+        one, *more = contenders
+        for layout in more:
+            ratio(f"{layout.name} / 1", layout, one, "", None)
 
     def compare(self, rounds: int) -> None:
         """Race them all, then tell the ratios that the goals are about."""
@@ -96,12 +114,16 @@ def main() -> None:
     parser = arguments(__doc__ or "", rounds=3)
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--compression", default="lz4,none", help="separated by commas (default: %(default)s)")
+    parser.add_argument("--only", choices=("peers", "shards"), help="one of the races (default: both)")
     options = parser.parse_args()
     print(describe())
     with servers(options.stack) as (running, folder):
         for compression in options.compression.split(","):
             topic = running.events(options.events, folder, compression)
-            Bench(running, options.raw.resolve(), topic, compression, options.events).compare(options.rounds)
+            bench = Bench(running, options.raw.resolve(), topic, compression, options.events)
+            for name, races in (("peers", bench.compare), ("shards", bench.scale)):
+                if options.only in (None, name):
+                    races(options.rounds)
 
 
 if __name__ == "__main__":

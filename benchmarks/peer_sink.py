@@ -1,10 +1,11 @@
-"""Today's sink: confluent-kafka and pymongo, `insert_many` of a thousand documents, offsets committed after it."""
+"""Today's sink: confluent-kafka, orjson and pymongo, `insert_many` of a thousand documents, offsets committed after."""
 
 import json
 import sys
 import time
 from typing import Any
 
+import orjson
 import pymongo
 from answer import answer
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -20,7 +21,9 @@ def main(job: dict[str, Any]) -> None:
         | {"enable.partition.eof": True, "fetch.queue.backoff.ms": 5}
     )  # fmt: skip
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(job["uri"])
-    events = client[job["database"]].get_collection(job["collection"], write_concern=WriteConcern("majority"))
+    events = client[job["database"]].get_collection(
+        job["collection"], write_concern=WriteConcern(job.get("w", "majority"))
+    )
     events.create_index("timestamp")
     topic = job["topic"]
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
@@ -35,7 +38,7 @@ def main(job: dict[str, Any]) -> None:
                 continue
             read += 1
             if (value := message.value()) is not None:
-                documents.append(json.loads(value))
+                documents.append(orjson.loads(value))
         if documents:
             events.insert_many(documents, ordered=False)
             consumer.commit(asynchronous=True)

@@ -114,14 +114,14 @@ class Bench:
             Contender("millpond.sink", lambda: ours("sink", [self.servers.kafka, self.servers.uri], **store, **new())),
             Contender("raw inserts (mongodb driver, BSON ready)", self.indexed(place, flight, new)),
             Contender(
-                "confluent-kafka + pymongo",
+                "confluent-kafka + orjson + pymongo",
                 lambda: peer("peer_sink.py", **place, source=self.servers.kafka, topic=target, **new()),
             ),
         ]
         race("sink", contenders, self.options.rounds)
         mine, raw, today = contenders
         ratio("sink / raw inserts", mine, raw, ">= 0.8", lambda median: median >= 0.8)
-        ratio("sink / confluent-kafka + pymongo", mine, today, "", None)
+        ratio("sink / confluent-kafka + orjson + pymongo", mine, today, "", None)
         for answer in mine.answers:
             self.remember("sink", answer)
 

@@ -26,6 +26,7 @@ ADVISORIES = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "advis
 # The release profile throughout, so that the C libraries are compiled once.
 LINTS: dict[str, list[str]] = {
     "rustfmt": ["cargo", "fmt", "--check"],
+    "rustfmt, fuzz": ["cargo", "fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"],
     "clippy": ["cargo", "clippy", "--locked", "--release", "--all-targets", "--quiet", "--", "-D", "warnings"],
     "clippy, sabotage": [
         *["cargo", "clippy", "--locked", "--release", "--lib", "--features", "sabotage", "--quiet"],
@@ -106,6 +107,26 @@ def rust(tally: Tally) -> None:
     tally.add(passed, failed, "cargo test" if failed else "")
 
 
+class Fuzz:
+    """A minute of the fuzzer, beside whatever comes after it: one core of those that wait for servers."""
+
+    SECONDS = "60"
+
+    def __init__(self) -> None:
+        self.log = BUILD / "fuzz.log"
+        command = [PYTHON, "scripts/fuzz.py", self.SECONDS]
+        print(f"── fuzz, beside what follows: {' '.join(command[1:])}", flush=True)
+        with self.log.open("w") as out:
+            self.step = subprocess.Popen(["nice", *command], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+
+    def end(self, tally: Tally) -> None:
+        """Wait for it; it counts as one."""
+        code = self.step.wait()
+        print(self.log.read_text(), end="")
+        print(f"   fuzz: {'ok' if code == 0 else f'FAILED ({code})'}", flush=True)
+        tally.add(code == 0, code != 0, "fuzz" if code else "")
+
+
 def python(tally: Tally) -> None:
     """Run every Python test but the long chaos ones; what is skipped has failed."""
     report = BUILD / "pytest.xml"
@@ -131,8 +152,14 @@ def main() -> int:
     SUMMARY.unlink(missing_ok=True)
     began = time.monotonic()
     tally = Tally()
+    fuzz = None
     for part in sys.argv[1:]:
-        {"lint": lint, "rust": rust, "python": python}[part](tally)
+        if part == "fuzz":
+            fuzz = Fuzz()
+        else:
+            {"lint": lint, "rust": rust, "python": python}[part](tally)
+    if fuzz is not None:
+        fuzz.end(tally)
     for note in tally.notes:
         print(f"FAILED {note}")
     SUMMARY.write_text(f"{tally.passed} passed, {tally.failed} failed\n")

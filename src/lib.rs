@@ -13,6 +13,7 @@
 //! | [`control`] | how a run is interrupted and how it tells what it does |
 //! | [`shard`] | lanes: which part of a topic a run owns |
 //! | [`doctor`] | every server asked for its version and the rights that a run needs |
+//! | [`handshake`] | why TLS fails, in codes |
 //! | [`error`] | the one error type, by who must act |
 //! | [`python`] | the only code that imports pyo3 |
 //!
@@ -23,6 +24,7 @@ pub mod bridge;
 pub mod control;
 pub mod doctor;
 pub mod error;
+pub mod handshake;
 pub mod json;
 pub mod kafka;
 pub mod mongo;

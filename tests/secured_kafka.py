@@ -82,6 +82,7 @@ class Secured:
     endpoint: str
     # A port where neither TLS nor Kafka is spoken.
     web: int
+    pid: int
 
     def at(self, listener: str, **properties: Any) -> dict[str, Any]:
         """Properties for a listener; `_` stands for a dot."""
@@ -206,7 +207,7 @@ def secured_kafka(directory: Path) -> Iterator[Secured]:
                 return kafka.ready(log, 0)
 
             until(started, 60)
-            yield Secured(directory, numbers, authority, issuer, endpoint, web)
+            yield Secured(directory, numbers, authority, issuer, endpoint, web, broker.pid)
         finally:
             broker.terminate()
             broker.wait(30)

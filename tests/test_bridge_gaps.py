@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.local_servers import until
-from tests.topics import SLOW, delete_before, empty, forge, positions, recreate, send_singly, written
+from tests.topics import EAGER, SLOW, delete_before, empty, forge, positions, recreate, send_singly, written
 
 import millpond
 
@@ -159,7 +159,7 @@ def test_retention_that_takes_events_while_they_are_read(servers, name, words, o
 
     def run():
         try:
-            outcome.append(millpond.bridge(servers.remote | SLOW, servers.kafka, **words, on_gap=on_gap))
+            outcome.append(millpond.bridge(servers.remote | SLOW, servers.kafka | EAGER, **words, on_gap=on_gap))
         except millpond.Error as error:
             outcome.append(error)
 
@@ -197,7 +197,7 @@ def test_a_source_that_is_recreated_while_it_is_read(servers, name, words):
     """The client would go on in the new topic at the offset where it was: nothing of that is committed."""
     servers.create(servers.remote, name, 1)
     send_singly(servers.remote, name, [(None, b"%08d" % number + b"x" * 900, 0) for number in range(120)])
-    code = CHILD.format(source=servers.remote | SLOW, target=servers.kafka, words=words)
+    code = CHILD.format(source=servers.remote | SLOW, target=servers.kafka | EAGER, words=words)
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     try:
         until(lambda: written(servers.kafka, f"{name}-out"))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.local_servers import until
-from tests.topics import described, grow, positions, written
+from tests.topics import EAGER, described, grow, positions, written
 
 import millpond
 
@@ -47,8 +47,8 @@ class Feed:
         assert found == {partition: list(range(count)) for partition, count in self.sent.items()}
 
 
-# Of 300 events each: a run of ten seconds.
-SLOWLY = {"max_events_per_second": 30}
+# Of 300 events each: a run of twenty seconds, unless it gives way.
+SLOWLY = {"max_events_per_second": 15}
 
 
 def layout(servers, words, n):
@@ -56,7 +56,7 @@ def layout(servers, words, n):
 
     def shard(i):
         try:
-            return millpond.bridge(servers.remote, servers.kafka, **words, shard=(i, n))
+            return millpond.bridge(servers.remote, servers.kafka | EAGER, **words, shard=(i, n))
         except millpond.Error as error:
             return error
 
@@ -139,7 +139,7 @@ def test_layouts_change_while_an_older_shard_hangs(servers, name, words):
     feed = Feed(servers, name)
     millpond.bridge(servers.remote, servers.kafka, **words)
     feed.more(6, 100)
-    places = {"source": servers.remote, "target": servers.kafka, "words": words | SLOWLY}
+    places = {"source": servers.remote, "target": servers.kafka | EAGER, "words": words | SLOWLY}
     children = [subprocess.Popen([sys.executable, "-c", CHILD.format(**places, i=i)]) for i in range(2)]
     try:
         # Partitions 0 to 5 are lanes 0 to 5: each child has three of them.

@@ -8,7 +8,7 @@ import threading
 import pytest
 from confluent_kafka import OFFSET_BEGINNING
 from tests.local_servers import until
-from tests.topics import delete_before, empty, forge, positions, recreate, written
+from tests.topics import EAGER, delete_before, empty, forge, positions, recreate, written
 
 import millpond
 
@@ -162,7 +162,7 @@ def test_reset_fences_what_runs(servers, name, words, places):
     def run():
         try:
             # Ten seconds for all of them.
-            outcome.append(millpond.bridge(servers.remote, servers.kafka, **words, max_events_per_second=40))
+            outcome.append(millpond.bridge(servers.remote, servers.kafka | EAGER, **words, max_events_per_second=40))
         except millpond.Error as error:
             outcome.append(error)
 

@@ -94,7 +94,7 @@ def test_every_function_condition_and_metric_over_random_collections(servers, na
     assert result.rows["domains"] == len(result.tables["domains"])
     assert any("price" in warning for warning in result.warnings)
     # What spills is the same, whatever part it was in.
-    spilled = millpond.aggregate(servers.mongo_uri, None, **words, reports=REPORTS, memory_limit=1 << 16)
+    spilled = millpond.aggregate(servers.mongo_uri, None, **words, reports=REPORTS, memory_limit=400_000)
     assert spilled.spilled > 0
     for report in REPORTS:
         assert list(spilled.tables[report["table"]]) == list(result.tables[report["table"]]), report["table"]

@@ -18,6 +18,9 @@ SLOW = {
     "fetch.queue.backoff.ms": "50",
 }  # fmt: skip
 
+# A writer whose events are in the log soon, and not only when the transaction is about to be committed.
+EAGER = {"linger.ms": "50"}
+
 
 def delete_before(cluster: Cluster, topic: str, offsets: dict[int, int]) -> None:
     """Do what retention does: move the logs' starts. -1 deletes all."""

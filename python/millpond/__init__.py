@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from millpond.jaas import kafka_from_jaas
     from millpond.ledger import explain_report, runs
     from millpond.progress import Progress
-    from millpond.replay import replay_dead_letters
+    from millpond.replay import replay_dead_letters, replay_stored_letters
     from millpond.reports import Key, Report, Where
-    from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult
+    from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult, StoredReplayResult
     from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS, DropIf, Field, Secret, Transform
     from millpond.verbs import aggregate, bridge, sink
 
@@ -40,9 +40,11 @@ _WHERE = {
     "millpond.jaas": ("kafka_from_jaas",),
     "millpond.ledger": ("explain_report", "runs"),
     "millpond.progress": ("Progress",),
-    "millpond.replay": ("replay_dead_letters",),
+    "millpond.replay": ("replay_dead_letters", "replay_stored_letters"),
     "millpond.reports": ("Key", "Report", "Where"),
-    "millpond.results": ("AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult"),
+    "millpond.results": (
+        "AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult", "StoredReplayResult",
+    ),
     "millpond.transforms": ("PRODUCT_VIEWS", "PRODUCT_VIEW_REPORTS", "DropIf", "Field", "Secret", "Transform"),
     "millpond.verbs": ("aggregate", "bridge", "sink"),
 }  # fmt: skip
@@ -72,6 +74,7 @@ __all__ = [
     "Report",
     "Secret",
     "SinkResult",
+    "StoredReplayResult",
     "Transform",
     "Where",
     "__version__",
@@ -81,6 +84,7 @@ __all__ = [
     "function",
     "kafka_from_jaas",
     "replay_dead_letters",
+    "replay_stored_letters",
     "runs",
     "sink",
 ]

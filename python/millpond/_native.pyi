@@ -2,8 +2,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 __all__ = [
-    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_report",
-    "positions_reset", "positions_show", "replay", "runs", "sink",
+    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id", "explain_report",
+    "positions_reset", "positions_show", "replay", "replay_stored", "runs", "sink", "stored_positions_reset",
+    "stored_positions_show",
 ]  # fmt: skip
 
 __version__: str
@@ -72,8 +73,20 @@ def positions_show(settings: str, token: CancelToken, oauth: _OAuth | None = Non
 def positions_reset(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
     """Move the kept positions of a bridge's job, or with `write` false say what it would do; as a JSON object."""
 
+def replay_stored(settings: str, token: CancelToken, observer: _Observer | None = None) -> str:
+    """Replay stored dead letters with the settings of a JSON object; return the books as one."""
+
+def stored_positions_show(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
+    """Show the kept positions of a sink's collection beside its topics' logs; return them as a JSON object."""
+
+def stored_positions_reset(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
+    """Move the kept positions of a sink's collection, or with `write` false say what it would do; as a JSON object."""
+
 def doctor(settings: str, oauth: _OAuth | None = None) -> str:
     """Ask the servers of a JSON object; return a JSON list of findings: what, ok, detail, hint."""
 
 def explain(transform: str, event: bytes) -> str:
     """Show what becomes of an event under the transform of a JSON object or null; return it as a JSON object."""
+
+def explain_id(id: str, mongo_uri: str | None = None, database: str | None = None) -> str:  # noqa: A002
+    """Read an `_id` back; with `mongo_uri` and `database` its source is looked up. Return a JSON object."""

@@ -1,4 +1,4 @@
-"""Dead letters sent again: the function; what it does is native."""
+"""Dead letters sent again, a bridge's and a sink's: the functions; what they do is native."""
 
 import datetime as dt
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from millpond import _native, oauth
 from millpond._native import CancelToken
 from millpond.errors import ConfigError
-from millpond.results import ReplayResult
+from millpond.results import ReplayResult, StoredReplayResult
 from millpond.transforms import TransformArgument, definition
 from millpond.verbs import ProgressArgument, _json, _mapping, _watched
 
@@ -77,6 +77,70 @@ def replay_dead_letters(
     tokens = oauth.callbacks(target=target)
     with _watched("replay", progress, cancel) as (token, observer):
         return ReplayResult(json.loads(_native.replay(_json(settings), token, observer, tokens)))
+
+
+def replay_stored_letters(
+    mongo_uri: str,
+    *,
+    database: str,
+    collection: str,
+    transform: TransformArgument = None,
+    metadata: str | None = None,
+    reasons: str | Sequence[str] = (),
+    since: str | int | dt.datetime | None = None,
+    until: str | int | dt.datetime | None = None,
+    source_topic: str | None = None,
+    partition: int | None = None,
+    offsets: int | str | tuple[int, int] | None = None,
+    progress: ProgressArgument = None,
+    cancel: CancelToken | None = None,
+) -> StoredReplayResult:
+    """Store the events of a sink's dead letters after all, once each, after what refused them was put right.
+
+    An event gets the `_id` that it would have had. What became of it is noted on its letter (`replays`), and a letter
+    that was stored is not looked at again: kill it anywhere and run it again. Letters are never deleted; those that
+    fail again are counted. `millpond_replays` keeps a document for each replay.
+
+    Args:
+        mongo_uri: MongoDB connection string.
+        database: Database of the collection.
+        collection: Collection of the events; the letters are in `<collection>_dead_letters`.
+        transform: As in `bridge`: what puts the raw bytes right. None takes them as they are.
+        metadata: As in `sink`.
+        reasons: Only letters of these reasons, such as `"number_inexact"`.
+        since: Only letters whose events have this timestamp or a later one: datetime, RFC 3339 text, or milliseconds
+            since 1970.
+        until: Only letters whose events have this timestamp or an earlier one.
+        source_topic: Only letters whose events came from this topic.
+        partition: Only letters whose events came from this partition of the source.
+        offsets: Only letters whose events had these offsets in the source: one, `(first, last)`, or `"first..last"`.
+        progress: As in `bridge`.
+        cancel: As in `bridge`.
+
+    Returns:
+        The books: chosen = inserted + already_present + replaced + superseded + deleted + filtered +
+        already_replayed + failed; `failed_by_reason`, the first `failures`, and `run`, its name in `millpond_replays`.
+
+    Raises:
+        ConfigError, ExternalError, DataError, Cancelled, BugError: see `millpond.errors`.
+    """
+    first, last = _offsets(offsets)
+    settings = {
+        "mongo_uri": mongo_uri,
+        "database": database,
+        "collection": collection,
+        "transform": definition(transform),
+        "metadata": metadata,
+        "reasons": [reasons] if isinstance(reasons, str) else list(reasons),
+        "since": _instant("since", since),
+        "until": _instant("until", until),
+        "source_topic": source_topic,
+        "partition": partition,
+        "first_offset": first,
+        "last_offset": last,
+    }
+    with _watched("replay", progress, cancel) as (token, observer):
+        return StoredReplayResult(json.loads(_native.replay_stored(_json(settings), token, observer)))
 
 
 def _offsets(value: object) -> tuple[Any, Any]:

@@ -71,8 +71,12 @@ class ReplayResult(Result):
     """chosen = written + filtered + already_replayed + failed."""
 
 
+class StoredReplayResult(Result):
+    """chosen = inserted + already_present + replaced + superseded + deleted + filtered + already_replayed + failed."""
+
+
 class SinkResult(Result):
-    """read = inserted + already_present + replaced + superseded + deleted + dead_lettered."""
+    """read = inserted + already_present + replaced + superseded + deleted + dead_lettered; `gaps` as in a bridge."""
 
 
 def _binary(value: Any) -> Any:

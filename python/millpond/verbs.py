@@ -126,8 +126,14 @@ def sink(
     max_dead_letters: int | None = None,
     on_gap: str = "fail",
     ensure_indexes: bool = True,
+    ordered: bool = False,
+    write_concern: str | int | Mapping[str, Any] | None = None,
+    compressors: str | Sequence[str] = (),
+    dead_letter_ttl: float | dt.timedelta | None = None,
     metadata: str | None = None,
     in_flight: int | None = None,
+    max_events_per_second: float | None = None,
+    max_bytes_per_second: float | None = None,
     progress: ProgressArgument = None,
     cancel: CancelToken | None = None,
 ) -> SinkResult:
@@ -141,16 +147,27 @@ def sink(
         collection: Collection to write; made when absent. Dead letters go to `<collection>_dead_letters`.
         group_id: Consumer group whose offsets are committed for lag tools. Default: `millpond-<database>.<collection>`.
         batch_size: Documents per insert.
-        id: "kafka": the `_id` is made of source, partition and offset, so that a rewrite changes nothing.
+        id: "kafka": the `_id` is made of source, partition and offset, so that a rewrite changes nothing. "key": it is
+            the event's key; "field:<dotted name>": a value of the message. There a later event replaces an earlier one
+            of the same `_id`, whatever the order of writing, and the version stands in `_millpond` (docs/sink.md).
         shard: As in `bridge`.
         start: Where a partition without position begins: "earliest", "latest", "group" (the group's offsets) or a time.
         max_events: Read at most so many events.
         max_seconds: End after so many seconds.
         max_dead_letters: More of them in one run are a `DataError`.
-        on_gap: "fail": a gap between position and log is a `PositionError`.
-        ensure_indexes: Make an index on `timestamp` when absent.
+        on_gap: Where the topic no longer has what comes next (deleted unread, or recreated): "fail" is a
+            `PositionError`; "earliest" goes on from the log's start and reports `gaps` in the result.
+        ensure_indexes: Make an index on `timestamp` unless one begins with it: reports read their days by it.
+        ordered: False: a document that is refused stops no other one. There is no other way.
+        write_concern: How far an insert must have got: "majority", a number of members, the name of a set's own mode,
+            or `{"w": 1, "j": True, "wtimeout": 5000}`. Default: as the URI says, or "majority". Positions follow what a
+            majority holds in any case (docs/store.md).
+        compressors: Of zstd, snappy and zlib those that may be used, the best one first. Default: as the URI says.
+        dead_letter_ttl: Seconds (or timedelta) after which a dead letter expires. Default: never.
         metadata: Store topic, partition, offset, timestamp, key and headers under this field.
         in_flight: Inserts on their way at once. Default: 8.
+        max_events_per_second: Read no faster, over this whole run; smooth to a tenth of a second.
+        max_bytes_per_second: The same by bytes of key and value.
         progress: As in `bridge`.
         cancel: As in `bridge`.
 
@@ -173,8 +190,14 @@ def sink(
         "max_dead_letters": max_dead_letters,
         "on_gap": on_gap,
         "ensure_indexes": ensure_indexes,
+        "ordered": ordered,
+        "write_concern": dict(write_concern) if isinstance(write_concern, Mapping) else write_concern,
+        "compressors": compressors.split(",") if isinstance(compressors, str) else list(compressors),
+        "dead_letter_ttl": _whole_seconds(dead_letter_ttl),
         "metadata": metadata,
         "in_flight": in_flight,
+        "max_events_per_second": max_events_per_second,
+        "max_bytes_per_second": max_bytes_per_second,
     }
     tokens = oauth.callbacks(source=source)
     with _watched("sink", progress, cancel) as (token, observer):
@@ -286,6 +309,11 @@ def _milliseconds(value: float | dt.timedelta | None) -> int | None:
 
 def _seconds(value: float | dt.timedelta | None) -> float | None:
     return value.total_seconds() if isinstance(value, dt.timedelta) else value
+
+
+def _whole_seconds(value: float | dt.timedelta | None) -> Any:
+    milliseconds = _milliseconds(value) if isinstance(value, int | float | dt.timedelta) else None
+    return value if milliseconds is None else milliseconds // 1000
 
 
 def _dates(value: Any) -> Any:

@@ -54,6 +54,7 @@ struct Books {
 }
 
 type Columns = Vec<(String, Box<dyn Array>)>;
+type Batch = Vec<Box<dyn Array>>;
 
 /// Writes a Partial of a plan.
 ///
@@ -284,7 +285,7 @@ fn fill(partial: &mut Partial, at: usize, columns: &[Box<dyn Array>]) -> Result<
     Ok(places)
 }
 
-fn batch(bytes: &mut Cursor<&[u8]>) -> Result<(Vec<Box<dyn Array>>, Option<String>)> {
+fn batch(bytes: &mut Cursor<&[u8]>) -> Result<(Batch, Option<String>)> {
     let metadata = read_stream_metadata(bytes).map_err(|error| damaged().because(error))?;
     let books = metadata.custom_schema_metadata.as_ref().and_then(|told| told.get(BOOKS)).map(ToString::to_string);
     let mut reader = StreamReader::new(&mut *bytes, metadata, None);

@@ -59,7 +59,7 @@ impl<const BASE: i64> Limbs<BASE> {
         let spread = |sign: i64| {
             let (mut limbs, mut carry, mut rest) = (Vec::new(), 0_i64, self.0.iter().peekable());
             let mut index = *first;
-            while rest.peek().is_some() || carry > 0 || carry < -1 {
+            while rest.peek().is_some() || !(-1..=0).contains(&carry) {
                 let own = rest.next_if(|(at, _)| *at == index).map_or(0, |(_, limb)| *limb);
                 let limb = own * sign + carry;
                 limbs.push(limb.rem_euclid(BASE));
@@ -85,7 +85,7 @@ impl Sum {
                 let (mut index, shift) = (exponent.div_euclid(DIGITS), exponent.rem_euclid(DIGITS));
                 let shift = 10_i64.pow(shift.unsigned_abs());
                 while coefficient > 0 {
-                    let digits = (coefficient % DECIMAL as u128) as i64 * shift;
+                    let digits = small(coefficient % DECIMAL as u128) * shift;
                     let digits = if negative { -digits } else { digits };
                     let at = narrow(index);
                     self.decimals.add(at, digits % DECIMAL);
@@ -140,7 +140,7 @@ impl Sum {
         let mut all = self.decimals.clone();
         let (mut whole, mut index) = (self.whole, 0);
         while whole != 0 {
-            all.add(index, (whole % i128::from(DECIMAL)) as i64);
+            all.add(index, small(whole % i128::from(DECIMAL)));
             whole /= i128::from(DECIMAL);
             index += 1;
         }
@@ -154,8 +154,8 @@ impl Sum {
         while before.iter().any(|limb| *limb != 0) {
             let rest = before.iter_mut().rev().fold(0_i64, |rest, limb| {
                 let here = i128::from(rest) << 32 | i128::from(*limb);
-                *limb = (here / i128::from(DECIMAL)) as i64;
-                (here % i128::from(DECIMAL)) as i64
+                *limb = small(here / i128::from(DECIMAL));
+                small(here % i128::from(DECIMAL))
             });
             all.add(index, sign * rest);
             index += 1;
@@ -212,7 +212,7 @@ impl Sum {
         let mut rest = 0_i128;
         let mut divide = |limb: i64, digits: &mut Vec<i64>| {
             let here = rest * i128::from(DECIMAL) + i128::from(limb);
-            digits.push((here / count) as i64);
+            digits.push(small(here / count));
             rest = here % count;
             rest != 0
         };
@@ -279,12 +279,17 @@ fn spelled(negative: bool, first: i32, limbs: &[i64]) -> String {
     for index in (0.min(first)..=last.max(0)).rev() {
         let limb = usize::try_from(index - first).ok().and_then(|at| limbs.get(at)).copied().unwrap_or(0);
         let side = if index >= 0 { &mut whole } else { &mut fraction };
-        side.push_str(&format!("{limb:09}"));
+        side.extend(format!("{limb:09}").chars());
     }
     let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
     let whole = if whole.is_empty() { "0" } else { whole };
     let sign = if negative { "-" } else { "" };
     if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+/// A limb, which is below its base.
+fn small<T: TryInto<i64>>(limb: T) -> i64 {
+    limb.try_into().unwrap_or(0)
 }
 
 fn narrow(index: i32) -> i16 {

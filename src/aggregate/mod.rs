@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`settings`] | what a run is told and answers |
 //! | [`dates`] | which dates are reported |
+//! | [`moment`], [`reading`] | one moment for all that is read, and a reading begun again when it breaks |
 //! | [`scan`] | parallel cursors over a work queue of ranges; what the positions cover |
 //! | [`element`], [`instant`] | fields and times of raw documents |
 //! | [`reports`] | reports as data: definitions, and what they say about one event |
@@ -22,8 +23,10 @@ pub mod fold;
 pub mod history;
 pub mod instant;
 pub mod interned;
+pub mod moment;
 pub mod partial;
 pub mod publish;
+pub mod reading;
 pub mod reports;
 pub mod rows;
 pub mod scan;
@@ -33,7 +36,6 @@ pub mod states;
 pub mod visitors;
 
 use std::collections::BTreeSet;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,14 +44,15 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 pub use settings::{AggregateResult, AggregateSettings};
 
+use self::moment::Moment;
 use self::partial::Partial;
 use self::publish::Publisher;
 use self::publish::report::{Day, Report, Table};
+use self::reading::Reading;
 use self::reports::definition::name;
 use self::reports::plan::{Form, Plan};
-use self::scan::Scope;
-use self::settings::{AggregateBooks, Dates, Sample};
-use self::spill::Spill;
+use self::scan::Covered;
+use self::settings::{AggregateBooks, Sample};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::{self, told};
@@ -104,7 +107,6 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         run_id: uuid::Uuid::new_v4().to_string(),
         job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
         engine: "native".into(),
-        read_at: now(),
         source: format!("{}.{}", settings.database, settings.collection),
         time_field: settings.time_field.clone(),
         definition: plan.name.clone(),
@@ -115,44 +117,17 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
             .collect(),
         ..AggregateBooks::default()
     };
-    let covered = Arc::new(scan::covered(&database, &settings.collection).await?);
+    let reading = reading::read(&database, settings, &plan, named.as_ref(), control).await?;
+    let Reading { moment, covered, wanted, partial, planned, spilled } = reading;
+    let planned = (planned - began).as_secs_f64();
+    books.read_at = moment.read_at.clone();
+    books.snapshot = moment.is_snapshot();
     books.positions = covered.named.clone();
-    let back = i32::try_from(settings.lookback_days).unwrap_or(i32::MAX);
-    let until = |date: i32| (date.saturating_sub(back)..=date).collect::<BTreeSet<i32>>();
-    let mut wanted = match (&settings.dates, named) {
-        (Dates::All, _) => None,
-        (_, Some(dates)) => Some(dates),
-        (_, None) => Some(dates::latest(&events, settings, &covered).await?.map_or_else(BTreeSet::new, until)),
-    };
-    let planned = began.elapsed().as_secs_f64();
-    let lists = wanted.is_some() && scan::lists(&database, &settings.collection, &settings.time_field).await?;
-    let fields = scan::fields(&database, &settings.collection, &plan).await?;
-    // One more than there are cores: while one folds, the server has work.
-    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
-    let cursors = if settings.cursors == 0 { (cores + 1).min(16) } else { settings.cursors.min(64) };
-    let partial = loop {
-        let spill = Arc::new(Spill::new(settings.memory_limit));
-        let ranges = match &wanted {
-            None => scan::all_ranges(&events, &covered).await?,
-            Some(dates) => scan::date_ranges(&settings.time_field, dates, lists),
-        };
-        let dates = wanted.clone().map(Arc::new);
-        let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
-        let partial = scan::run(&events, &plan, fields.as_ref(), ranges, &scope, (cursors, &spill), control).await?;
-        books.spilled = spill.used();
-        let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
-        match partial.later {
-            // A text of the date that seemed the latest lies on the next one, by an offset to the west.
-            Some(later) if settings.dates == Dates::Latest && newest.is_some_and(|newest| later > newest) => {
-                wanted = Some(until(later));
-            }
-            _ => break partial,
-        }
-    };
+    books.spilled = spilled;
     let scanned = began.elapsed().as_secs_f64();
-    keep_books(&mut books, &plan, &partial)?;
+    keep_books(&mut books, &plan, &partial, &covered, &moment)?;
     if wanted.is_some() {
-        let whole = events.estimated_document_count().await.map_err(|error| told("aggregate: count", error))?;
+        let whole = scan::documents(&events, &covered).await?;
         books.unplaced = Some(whole.saturating_sub(partial.scanned));
     }
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
@@ -229,7 +204,13 @@ async fn require_index(events: &Collection<Document>, settings: &AggregateSettin
 }
 
 /// I1: scanned = counted + excluded.
-fn keep_books(books: &mut AggregateBooks, plan: &Plan, partial: &Partial) -> Result<()> {
+fn keep_books(
+    books: &mut AggregateBooks,
+    plan: &Plan,
+    partial: &Partial,
+    covered: &Covered,
+    moment: &Moment,
+) -> Result<()> {
     books.scanned = partial.scanned;
     books.counted = partial.counted;
     books.excluded = partial.excluded.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
@@ -251,11 +232,14 @@ fn keep_books(books: &mut AggregateBooks, plan: &Plan, partial: &Partial) -> Res
     for (field, reason, document) in &partial.samples {
         books.samples.push(Sample { field: field.clone(), reason, document: document.clone() });
     }
-    books.repeatable = partial.foreign == 0;
-    if partial.foreign > 0 {
-        books
-            .warnings
-            .push(format!("{} documents of other writers were read: the run is not repeatable", partial.foreign));
+    books.repeatable = partial.foreign == 0 && covered.replaced_by.is_none();
+    if !books.repeatable && !moment.is_snapshot() {
+        let which = match &covered.replaced_by {
+            Some(id) => format!("documents that are replaced (id={id:?})"),
+            None => format!("{} documents of other writers", partial.foreign),
+        };
+        let why = moment.without;
+        books.warnings.push(format!("{which} were read without a snapshot ({why}): the run is not repeatable"));
     }
     for (input, unfit) in plan.inputs.iter().zip(&partial.unfit).filter(|(_, unfit)| **unfit > 0) {
         let (label, of) = (&input.label, if matches!(input.form, Form::Interned(_)) { "visitors" } else { "values" });

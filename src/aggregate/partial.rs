@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::element::Element;
 use super::interned::Interned;
 use super::reports::definition::Definition;
 use super::reports::plan::Plan;
@@ -67,7 +68,7 @@ impl Partial {
     }
 
     /// Keeps a document as a sample.
-    pub fn sample(&mut self, column: &str, reason: &'static str, document: impl ToString) {
+    pub fn sample(&mut self, column: &str, reason: &'static str, document: Element<'_>) {
         // Not one for each of a million: whoever mends the data needs a place to begin.
         if self.samples.len() < SAMPLES {
             self.samples.insert((column.to_owned(), reason, document.to_string()));

@@ -114,7 +114,10 @@ pub struct AggregateBooks {
     pub dates: Vec<String>,
     /// Dates left alone, in some table, since a report of later `read_at` stands.
     pub superseded: Vec<String>,
+    /// The moment of the reading, by the server's clock where it has one.
     pub read_at: String,
+    /// Whether every document was read as it was at that moment.
+    pub snapshot: bool,
     pub scanned: u64,
     pub counted: u64,
     /// By reason: `missing_time`, `malformed_time`, `beyond_position`, `other_date`, …
@@ -133,6 +136,7 @@ pub struct AggregateBooks {
     pub positions: BTreeMap<String, i64>,
     /// Bytes that went to a temporary file, since they were beyond `memory_limit`.
     pub spilled: u64,
+    /// Whether the positions alone determine the result.
     pub repeatable: bool,
     pub published: bool,
     pub seconds: f64,

@@ -140,7 +140,7 @@ fn hash(text: &str) -> u32 {
 
 /// Where a hash leads.
 fn part_of(hash: u32) -> usize {
-    (u64::from(hash.wrapping_mul(0x9e37_79b9)) * PARTS as u64 >> 32) as usize
+    ((u64::from(hash.wrapping_mul(0x9e37_79b9)) * PARTS as u64) >> 32) as usize
 }
 
 impl<'a> Cut<'a> {

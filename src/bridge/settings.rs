@@ -154,15 +154,7 @@ impl BridgeSettings {
         if self.max_seconds.is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0 || seconds > 1e9) {
             return Err(Error::config("max_seconds: must be above 0 and finite"));
         }
-        for (name, limit) in
-            [("max_events_per_second", self.max_events_per_second), ("max_bytes_per_second", self.max_bytes_per_second)]
-        {
-            if limit.is_some_and(|limit| !limit.is_finite() || !(1e-3..=1e15).contains(&limit)) {
-                return Err(
-                    Error::config(format!("{name}: must be above 0 and finite")).hint("leave it out for no limit")
-                );
-            }
-        }
+        rates(self.max_events_per_second, self.max_bytes_per_second)?;
         for name in &self.allow {
             if !["log_append_time", "compaction", "retention"].contains(&name.as_str()) {
                 return Err(Error::config(format!("allow: unknown check {name}"))
@@ -171,6 +163,19 @@ impl BridgeSettings {
         }
         Ok(())
     }
+}
+
+/// Refuses limits of a throttle that are none.
+///
+/// # Errors
+/// `Config` naming the argument.
+pub fn rates(events_per_second: Option<f64>, bytes_per_second: Option<f64>) -> Result<()> {
+    for (name, limit) in [("max_events_per_second", events_per_second), ("max_bytes_per_second", bytes_per_second)] {
+        if limit.is_some_and(|limit| !limit.is_finite() || !(1e-3..=1e15).contains(&limit)) {
+            return Err(Error::config(format!("{name}: must be above 0 and finite")).hint("leave it out for no limit"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what Kafka would not take as a topic's name.

@@ -19,8 +19,9 @@ use crate::kafka::{Cluster, Context, client, settings, tokens};
 
 /// A commit that took longer may have been asked twice.
 const CLEAN_COMMIT: Duration = Duration::from_secs(2);
-/// How long a full queue may stay as it is.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long an answer is waited for before what lingers is sent: at first, and at most, twice as long each time that
+/// nothing came of it.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(512));
 
 /// The transactional id of a lane: job, clusters' side and lane; never a run, a try or a shard count (I3).
 #[must_use]
@@ -144,9 +145,15 @@ impl Transactions {
     /// # Errors
     /// `Fenced` when another run took over; `Data` or `Config` when the broker refused a record for good.
     pub fn commit(&mut self) -> Result<Commit> {
-        while !self.flushed() {
+        let mut patience = PATIENCE.0;
+        loop {
             // What is being sent may outlast a token.
             tokens::give(self.producer.client())?;
+            let left = self.producer.in_flight_count();
+            if left == 0 || (!self.answered(left, patience) && self.flushed(patience)) {
+                break;
+            }
+            patience = self.next(left, patience);
         }
         let began = Instant::now();
         match self.producer.commit_transaction(rdkafka::util::Timeout::Never) {
@@ -174,21 +181,32 @@ impl Transactions {
         let _ = self.producer.abort_transaction(Duration::from_millis(1_500));
     }
 
-    /// Sends what lingers and waits a moment; whether nothing is left.
-    ///
-    /// In slices: while it flushes, a thread of librdkafka does not sleep until a partition's request under way is answered.
-    fn flushed(&self) -> bool {
-        if native::flush(self.producer.client(), Duration::from_millis(2)) {
-            return true;
-        }
-        for _ in 0..4 {
-            std::thread::sleep(Duration::from_millis(1));
+    /// Waits up to `patience` until less than `left` is under way; whether it is.
+    fn answered(&self, left: i32, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let pause = (patience / 32).max(Duration::from_millis(1));
+        while Instant::now() < until {
+            std::thread::sleep(pause);
             self.producer.poll(Duration::ZERO);
-            if self.producer.in_flight_count() == 0 {
+            if self.producer.in_flight_count() < left {
                 return true;
             }
         }
         false
+    }
+
+    /// Sends what lingers; whether nothing is left.
+    ///
+    /// In slices, short beside the waits for answers: while it flushes, a thread of librdkafka does not sleep until a
+    /// partition's request under way is answered, and every broker has a thread in every lane. Longer ones when nothing
+    /// comes of them, for a thread that found no core within the slice has sent nothing.
+    fn flushed(&self, patience: Duration) -> bool {
+        native::flush(self.producer.client(), (patience / 64).max(Duration::from_millis(2)))
+    }
+
+    /// The next patience after `patience`, which began with `left` under way.
+    fn next(&self, left: i32, patience: Duration) -> Duration {
+        if self.producer.in_flight_count() < left { PATIENCE.0 } else { PATIENCE.1.min(patience * 2) }
     }
 
     /// Hands a record to librdkafka by `produce`; a full queue is waited for. `what` names the record.
@@ -215,23 +233,20 @@ impl Transactions {
     /// # Errors
     /// `Cancelled`; `Data` when the queue is empty already: `what` is larger than the whole of it.
     fn make_room(&self, what: &str, control: &Control) -> Result<()> {
-        control.check("bridge: write events")?;
         let full = self.producer.in_flight_count();
         if full == 0 {
             return Err(Error::data(format!("target: {what} is larger than a producer's queue"))
                 .hint("raise queue.buffering.max.kbytes of the target"));
         }
-        let patience = Instant::now() + PATIENCE;
-        while Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(1));
-            self.producer.poll(Duration::ZERO);
-            if self.producer.in_flight_count() < full {
+        let mut patience = PATIENCE.0 * 4;
+        loop {
+            control.check("bridge: write events")?;
+            // A queue full of batches that linger would stay full.
+            if self.answered(full, patience) || self.flushed(patience) {
                 return Ok(());
             }
+            patience = self.next(full, patience);
         }
-        // A queue full of batches that linger would stay full.
-        self.flushed();
-        Ok(())
     }
 
     /// What an error of a transactional call means.

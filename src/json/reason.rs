@@ -23,6 +23,8 @@ pub enum Reason {
     BadIp,
     Timestamp,
     NoKey,
+    BadId,
+    KeyMoved,
 }
 
 impl Reason {
@@ -50,6 +52,8 @@ impl Reason {
             Self::BadIp => "bad_ip",
             Self::Timestamp => "timestamp",
             Self::NoKey => "no_key",
+            Self::BadId => "bad_id",
+            Self::KeyMoved => "key_moved",
         }
     }
 }

@@ -204,9 +204,6 @@ pub fn producer(properties: &Properties, transactional_id: &str, timeout_ms: u64
     let mut config = ClientConfig::new();
     config
         .set("client.id", "millpond")
-        // Nothing is seen before the commit, which flushes: full batches cost the brokers least, and librdkafka spins
-        // while a batch that is due finds five requests under way.
-        .set("linger.ms", "1000")
         .set("batch.size", "1000000")
         .set("batch.num.messages", "50000")
         .set("compression.type", "lz4")
@@ -217,6 +214,15 @@ pub fn producer(properties: &Properties, transactional_id: &str, timeout_ms: u64
         if !consumers {
             config.set(name, value);
         }
+    }
+    // Nothing is seen before the commit, which flushes: full batches cost the brokers least. Lingering is as good as for
+    // ever, because a thread of librdkafka does not sleep while a batch that has lingered long enough waits for an answer:
+    // with brokers slow to answer such threads would take the very cores that they share. Messages must outlast it.
+    let bound =
+        ["message.timeout.ms", "delivery.timeout.ms"].iter().find_map(|name| properties.get(*name)?.parse().ok());
+    let linger = bound.unwrap_or(timeout_ms).min(timeout_ms) / 2;
+    if !properties.contains_key("linger.ms") && !properties.contains_key("queue.buffering.max.ms") {
+        config.set("linger.ms", linger.to_string());
     }
     config
         .set("enable.idempotence", "true")

@@ -2,27 +2,16 @@
 //! one handshake of ours, whose outcome comes as codes and not as text. It speaks no Kafka and sends no credentials but
 //! the client certificate.
 
-use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::net::{IpAddr, TcpStream};
 
-use openssl::asn1::Asn1Time;
 use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
-use openssl::ssl::{HandshakeError, Ssl, SslContext, SslContextBuilder, SslMethod, SslRef, SslVerifyMode};
+use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslRef, SslVerifyMode};
 use openssl::x509::X509;
 
 use super::properties::Properties;
 use crate::error::{Error, Result};
-
-/// How long one server may take for each step.
-const STEP: Duration = Duration::from_secs(2);
-/// A server that refuses a client certificate says so after a TLS 1.3 handshake, in its first answer.
-const AFTER: Duration = Duration::from_millis(700);
-/// Alerts come as reason codes from here on.
-const ALERT: i32 = 1_000;
-/// The peer speaks something else (`SSL_R_WRONG_VERSION_NUMBER`, `SSL_R_PACKET_LENGTH_TOO_LONG`, and records of no kind).
-const NO_TLS: [i32; 4] = [267, 198, 443, 110];
+use crate::handshake::{self, Alert, Fault, Outcome};
 
 /// What this client shows of itself.
 struct Identity {
@@ -59,14 +48,8 @@ pub fn check(properties: &Properties, side: &str) -> Result<()> {
         }
     }
     let Some(own) = identity(properties, side)? else { return Ok(()) };
-    let now = Asn1Time::days_from_now(0).map_err(|error| Error::bug("kafka: the time").because(error))?;
-    if own.certificate.not_after() < now {
-        let told = format!("the client certificate expired at {}", own.certificate.not_after());
-        return Err(wrong(side, own.property, &told, "have a new one issued"));
-    }
-    if own.certificate.not_before() > now {
-        let told = format!("the client certificate is valid from {} on", own.certificate.not_before());
-        return Err(wrong(side, own.property, &told, "is this machine's clock right?"));
+    if let Some((told, hint)) = handshake::out_of_time(&own.certificate) {
+        return Err(wrong(side, own.property, &told, hint));
     }
     let mine = own.certificate.public_key().is_ok_and(|public| public.public_eq(&own.key));
     if mine {
@@ -135,32 +118,21 @@ pub fn diagnose(properties: &Properties, side: &str) -> Result<()> {
     if named.is_err() {
         return Ok(());
     }
-    match ssl.connect(stream) {
-        Ok(mut stream) => {
-            let _ = stream.get_ref().set_read_timeout(Some(AFTER));
-            match stream.read(&mut [0; 1]) {
-                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    let codes = error.into_inner().and_then(|inner| inner.downcast::<openssl::ssl::Error>().ok());
-                    judge_alert(&reasons(codes.as_ref().and_then(|error| error.ssl_error())), server, side)
-                }
-                _ => Ok(()),
-            }
-        }
-        Err(HandshakeError::Failure(broken)) => {
+    let outcome = handshake::attempt(ssl, stream);
+    match &outcome {
+        Outcome::Made(after) => judge_alert(after, server, side),
+        Outcome::Broken(broken, reasons) => {
             judge(broken.ssl(), server, side)?;
-            judge_alert(&reasons(broken.error().ssl_error()), server, side)
+            judge_alert(reasons, server, side)
         }
-        Err(_) => Ok(()),
+        Outcome::HungUp | Outcome::Unknown => Ok(()),
     }
 }
 
 fn reach(server: &str) -> Option<(&str, TcpStream)> {
     // librdkafka takes a protocol before the name.
     let server = server.trim().rsplit("://").next()?;
-    let address = server.to_socket_addrs().ok()?.next()?;
-    let stream = TcpStream::connect_timeout(&address, STEP).ok()?;
-    stream.set_read_timeout(Some(STEP)).and_then(|()| stream.set_write_timeout(Some(STEP))).ok()?;
-    Some((server, stream))
+    Some((server, handshake::reach(server)?))
 }
 
 fn context(properties: &Properties, side: &str) -> Result<SslContext> {
@@ -186,48 +158,32 @@ fn context(properties: &Properties, side: &str) -> Result<SslContext> {
     Ok(builder.build())
 }
 
-fn reasons(stack: Option<&openssl::error::ErrorStack>) -> Vec<i32> {
-    stack.iter().flat_map(|stack| stack.errors().iter().map(openssl::error::Error::reason_code)).collect()
-}
-
 /// What we refused in the server's certificate.
 fn judge(ssl: &SslRef, server: &str, side: &str) -> Result<()> {
-    let said = ssl.verify_result();
-    let (what, hint) = match said.as_raw() {
-        0 => return Ok(()),
-        62 | 64 => (
-            "is made out to other names",
-            "connect by a name in it; ssl.endpoint.identification.algorithm=none would check no name",
-        ),
-        9 => ("is not valid yet", "is this machine's clock right?"),
-        10 => ("has expired", "have a new one installed on the broker"),
-        2 | 18..=21 => ("is signed by an authority unknown here", "give that authority's PEM file as ssl.ca.location"),
-        _ => (said.error_string(), "check ssl.ca.location and the broker's certificate"),
+    let Some(fault) = handshake::fault(ssl) else { return Ok(()) };
+    let hint = match fault.kind {
+        Fault::OtherName => "connect by a name in it; ssl.endpoint.identification.algorithm=none would check no name",
+        Fault::NotYet => "is this machine's clock right?",
+        Fault::Expired => "have a new one installed on the broker",
+        Fault::UnknownAuthority => "give that authority's PEM file as ssl.ca.location",
+        Fault::Other => "check ssl.ca.location and the broker's certificate",
     };
-    Err(Error::config(format!("{side}: {server}: the broker's certificate {what}")).hint(hint))
+    Err(Error::config(format!("{side}: {server}: the broker's certificate {}", fault.told)).hint(hint))
 }
 
 /// What the server said, or that it speaks no TLS.
 fn judge_alert(reasons: &[i32], server: &str, side: &str) -> Result<()> {
-    let said = |alert: i32| reasons.contains(&(ALERT + alert));
-    let (what, hint) = if said(116) {
-        ("asks for a client certificate", "give ssl.certificate.location and ssl.key.location")
-    } else if said(45) || said(44) {
-        ("says that the client certificate has expired or was revoked", "have a new one issued")
-    } else if said(48) || said(42) || said(43) || said(46) || said(49) {
-        (
-            "refused the client certificate",
-            "give one that an authority of the broker signed (ssl.certificate.location, ssl.key.location)",
-        )
-    } else if said(40) {
-        (
-            "refused the handshake",
-            "does it ask for a client certificate? else check ssl.cipher.suites and the versions of TLS on both sides",
-        )
-    } else if reasons.iter().any(|reason| NO_TLS.contains(reason)) {
-        ("speaks no TLS on this port", "check the port and security.protocol")
-    } else {
-        return Ok(());
+    let Some(alert) = handshake::alert(reasons) else { return Ok(()) };
+    let hint = match alert {
+        Alert::WantsCertificate => "give ssl.certificate.location and ssl.key.location",
+        Alert::CertificateExpired => "have a new one issued",
+        Alert::CertificateRefused => {
+            "give one that an authority of the broker signed (ssl.certificate.location, ssl.key.location)"
+        }
+        Alert::Refused => {
+            "does it ask for a client certificate? else check ssl.cipher.suites and the versions of TLS on both sides"
+        }
+        Alert::NoTls => "check the port and security.protocol",
     };
-    Err(Error::config(format!("{side}: {server} {what}")).hint(hint))
+    Err(Error::config(format!("{side}: {server} {}", alert.told())).hint(hint))
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bson::doc;
 use mongodb::Client;
 use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
-use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+use mongodb::options::{Acknowledgment, ClientOptions, Compressor, Tls, WriteConcern};
 
+use super::tls;
 use crate::error::{Error, Result};
 
 /// How long a server may be looked for.
@@ -18,27 +19,62 @@ pub fn majority() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(Duration::from_secs(30)).build()
 }
 
+/// A client, and how far its URI wants writes to get.
+pub struct Connection {
+    pub client: Client,
+    pub concern: Option<WriteConcern>,
+}
+
 /// Connects and asks the server for an answer.
 ///
 /// # Errors
-/// `Config` for an unusable URI or refused credentials, `External` when no server answers within eight seconds.
+/// As [`open`].
 pub async fn connect(uri: &str) -> Result<Client> {
+    open(uri, &[]).await.map(|connection| connection.client)
+}
+
+/// Connects, with these compressors instead of those that the URI names, and asks the server for an answer.
+///
+/// # Errors
+/// `Config` for an unusable URI, certificates or refused credentials, `External` when no server answers within eight
+/// seconds.
+pub async fn open(uri: &str, compressors: &[Compressor]) -> Result<Connection> {
+    let (uri, unchecked) = tls::names_unchecked(uri);
     let mut options = ClientOptions::parse(uri).await.map_err(|error| match *error.kind {
         ErrorKind::DnsResolve { .. } => Error::external("mongodb: the host name of the URI does not resolve"),
         // The driver's text may quote parts of the URI.
         _ => Error::config(format!("mongodb: the URI cannot be used{}", named_option(&error)))
             .hint("give mongodb://user:password@host:port/?replicaSet=… ; see the driver's list of options"),
     })?;
+    if let (true, Some(Tls::Enabled(with))) = (unchecked, &mut options.tls) {
+        with.allow_invalid_hostnames = Some(true);
+    }
+    tls::check(&options)?;
     options.server_selection_timeout = Some(options.server_selection_timeout.unwrap_or(SELECT).min(SELECT));
     options.connect_timeout = Some(options.connect_timeout.unwrap_or(SELECT).min(SELECT));
     options.app_name.get_or_insert_with(|| "millpond".into());
-    options.write_concern = Some(majority());
+    let concern = options.write_concern.replace(majority());
+    if !compressors.is_empty() {
+        options.compressors = Some(compressors.to_vec());
+    }
+    // Ours, whatever the URI says: a secondary may not have yet what positions say is there, and each read has a concern
+    // of its own.
+    options.selection_criteria = None;
+    options.read_concern = None;
     // All that we write may be written twice and is sent again by ourselves; the server keeps no record of attempts then,
     // which is a tenth of an insert's time.
     options.retry_writes.get_or_insert(false);
-    let client = Client::with_options(options).map_err(|error| told("mongodb: make a client", error))?;
-    client.database("admin").run_command(doc! {"ping": 1}).await.map_err(|error| told("mongodb: connect", error))?;
-    Ok(client)
+    let client = Client::with_options(options.clone()).map_err(|error| told("mongodb: make a client", error))?;
+    let answer = client.database("admin").run_command(doc! {"ping": 1}).await;
+    if let Err(error) = answer {
+        if matches!(*error.kind, ErrorKind::ServerSelection { .. }) {
+            tokio::task::spawn_blocking(move || tls::diagnose(&options))
+                .await
+                .map_err(|error| Error::bug("mongodb: a TLS handshake").because(error))??;
+        }
+        return Err(told("mongodb: connect", error));
+    }
+    Ok(Connection { client, concern })
 }
 
 /// An option's name from the driver's text, which is safe to show; its value is not.

@@ -1,9 +1,11 @@
 //! `millpond_sources`: which topic the first four bytes of an event's `_id` stand for. Two topics with one tag are
 //! refused, never mixed.
 
+use bson::oid::ObjectId;
 use bson::{Document, doc};
 use mongodb::Database;
 use mongodb::error::ErrorKind;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::client::told;
@@ -69,6 +71,51 @@ pub fn event_id(tag: u32, partition: i32, offset: i64) -> Result<[u8; 12]> {
     Ok(id)
 }
 
+/// An event's place, as its `_id` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventPlace {
+    /// The tag in eight hex digits.
+    pub source: String,
+    pub partition: u16,
+    pub offset: u64,
+    pub cluster: Option<String>,
+    pub topic: Option<String>,
+    pub topic_id: Option<String>,
+}
+
+/// Reads an `_id` back; what its tag stands for is asked of `millpond_sources` where a database is given.
+///
+/// # Errors
+/// `Config` for what is no `ObjectId`, and for a tag that the database does not know; as [`told`].
+pub async fn explain(id: &str, database: Option<&Database>) -> Result<EventPlace> {
+    let word = id.trim();
+    let word = word.strip_prefix("ObjectId(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(word);
+    let bytes = ObjectId::parse_str(word.trim_matches(['"', '\''])).map(|id| id.bytes()).map_err(|_| {
+        Error::config("explain: no ObjectId").hint("give the 24 hex digits of an _id, or ObjectId(\"…\")")
+    })?;
+    let tag = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let mut place = EventPlace {
+        source: format!("{tag:08x}"),
+        partition: u16::from_be_bytes([bytes[4], bytes[5]]),
+        offset: u64::from_be_bytes([0, 0, bytes[6], bytes[7], bytes[8], bytes[9], bytes[10], bytes[11]]),
+        cluster: None,
+        topic: None,
+        topic_id: None,
+    };
+    if let Some(database) = database {
+        let sources = database.collection::<Document>(SOURCES);
+        let what = format!("mongodb: read {}.{SOURCES}", database.name());
+        let found = sources.find_one(doc! {"_id": i64::from(tag)}).await.map_err(|error| told(what.clone(), error))?;
+        let Some(found) = found else {
+            return Err(Error::config(format!("{what}: no source has the tag {tag:08x}"))
+                .hint("another program made this _id, or another database knows it"));
+        };
+        let text = |name: &str| found.get_str(name).ok().map(str::to_owned);
+        (place.cluster, place.topic, place.topic_id) = (text("cluster"), text("topic"), text("topic_id"));
+    }
+    Ok(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::event_id;
@@ -77,7 +124,9 @@ mod tests {
     fn ids_hold_their_place() {
         let id = event_id(0x0102_0304, 5, 0x0607_0809).expect("fits");
         assert_eq!(id, [1, 2, 3, 4, 0, 5, 0, 0, 6, 7, 8, 9]);
+        assert_eq!(event_id(1, 65_535, (1 << 48) - 1).expect("fits")[4..], [0xff; 8]);
         assert!(event_id(1, 65_536, 0).is_err());
+        assert!(event_id(1, -1, 0).is_err());
         assert!(event_id(1, 0, 1 << 48).is_err());
         assert!(event_id(1, 0, -1).is_err());
     }

@@ -4,21 +4,24 @@
 mod aggregate;
 mod history;
 mod positions;
+mod replays;
 
 use std::collections::BTreeMap;
 
 pub use aggregate::aggregate;
 pub use history::{explain_report, runs};
-pub use positions::{positions_reset, positions_show};
+use mongodb::options::Compressor;
+pub use positions::{positions_reset, positions_show, stored_positions_reset, stored_positions_show};
+pub use replays::{replay, replay_stored};
 use serde_json::{Map, Value};
 
 use crate::bridge::BridgeSettings;
 use crate::bridge::settings::{DeadLetterTopic, OnGap, Start as BridgeStart, Transform};
 use crate::error::{Error, Result};
 use crate::kafka::Properties;
-use crate::replay::settings::{Chosen, ReplaySettings};
 use crate::shard::Shard;
 use crate::sink::SinkSettings;
+use crate::sink::identity::Identity;
 use crate::sink::settings::Start as SinkStart;
 
 struct Arguments(Map<String, Value>);
@@ -149,6 +152,24 @@ impl Arguments {
         }
     }
 
+    fn on_gap(&mut self) -> Result<OnGap> {
+        match self.text("on_gap")?.as_deref() {
+            None | Some("fail") => Ok(OnGap::Fail),
+            Some("earliest") => Ok(OnGap::Earliest),
+            Some(_) => Err(wrong("on_gap", "\"fail\" or \"earliest\"")),
+        }
+    }
+
+    fn compressors(&mut self) -> Result<Vec<Compressor>> {
+        let named = |name: &String| match name.as_str() {
+            "zstd" => Ok(Compressor::Zstd { level: None }),
+            "zlib" => Ok(Compressor::Zlib { level: None }),
+            "snappy" => Ok(Compressor::Snappy),
+            _ => Err(wrong("compressors", "a list of zstd, snappy, zlib")),
+        };
+        self.list("compressors")?.iter().map(named).collect()
+    }
+
     fn done(self) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -177,11 +198,6 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         Some(Value::String(name)) => DeadLetterTopic::Named(name),
         Some(_) => return Err(wrong("dead_letter_topic", "a topic's name or None")),
     };
-    let on_gap = match arguments.text("on_gap")?.as_deref() {
-        None | Some("fail") => OnGap::Fail,
-        Some("earliest") => OnGap::Earliest,
-        Some(_) => return Err(wrong("on_gap", "\"fail\" or \"earliest\"")),
-    };
     let retention = arguments.count("target_retention")?;
     let settings = BridgeSettings {
         source: arguments.properties("source")?,
@@ -199,43 +215,12 @@ pub fn bridge(json: &str) -> Result<BridgeSettings> {
         statistics: arguments.flag("statistics", false)?,
         dead_letter_topic,
         max_dead_letters: arguments.count("max_dead_letters")?,
-        on_gap,
+        on_gap: arguments.on_gap()?,
         wait_for_open_transactions: arguments.seconds("wait_for_open_transactions")?,
         target_retention_ms: retention.map_or(-1, |ms| i64::try_from(ms).unwrap_or(-1)),
         allow: arguments.list("allow")?,
         transaction_events: arguments.positive("transaction_events")?.unwrap_or(100_000),
         transaction_bytes: arguments.positive("transaction_bytes")?.unwrap_or(256 << 20),
-    };
-    arguments.done()?;
-    Ok(settings)
-}
-
-/// The settings of a replay of dead letters.
-///
-/// # Errors
-/// `Config` naming the argument.
-pub fn replay(json: &str) -> Result<ReplaySettings> {
-    let mut arguments = Arguments::read(json)?;
-    let offset = |value: Option<u64>| value.map(|offset| i64::try_from(offset).unwrap_or(i64::MAX));
-    let partition = arguments.count("partition")?.map(i32::try_from).transpose();
-    let chosen = Chosen {
-        reasons: arguments.list("reasons")?,
-        since_ms: arguments.time("since")?,
-        until_ms: arguments.time("until")?,
-        source_topic: arguments.text("source_topic")?,
-        partition: partition.map_err(|_| wrong("partition", "a partition's number"))?,
-        first_offset: offset(arguments.count("first_offset")?),
-        last_offset: offset(arguments.count("last_offset")?),
-    };
-    let settings = ReplaySettings {
-        target: arguments.properties("target")?,
-        target_topic: arguments.needed("target_topic")?,
-        dead_letter_topic: arguments.text("dead_letter_topic")?,
-        job: arguments.text("job")?,
-        transform: Transform::read(arguments.take("transform"))?,
-        chosen,
-        allow: arguments.list("allow")?,
-        transaction_letters: arguments.positive("transaction_letters")?.unwrap_or(1_000),
     };
     arguments.done()?;
     Ok(settings)
@@ -255,13 +240,11 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         Some(Value::Number(ms)) if ms.is_i64() => SinkStart::TimestampMs(ms.as_i64().unwrap_or(0)),
         Some(_) => return Err(wrong("start", "\"earliest\", \"latest\", \"group\" or a time")),
     };
-    match arguments.text("id")?.as_deref() {
-        None | Some("kafka") => {}
-        Some(_) => return Err(Error::config("id: only \"kafka\" is available yet").hint("leave it out")),
+    let identity = arguments.text("id")?.as_deref().map_or(Ok(Identity::Kafka), Identity::read)?;
+    if arguments.flag("ordered", false)? {
+        return Err(Error::config("ordered: True").hint("leave it out: the order of arrival is that of the _ids"));
     }
-    if !matches!(arguments.text("on_gap")?.as_deref(), None | Some("fail")) {
-        return Err(Error::config("on_gap: only \"fail\" is available yet").hint("leave it out"));
-    }
+    let write_concern = arguments.take("write_concern");
     let size = |value: Option<u64>, default: usize| value.map_or(default, |n| usize::try_from(n).unwrap_or(default));
     let settings = SinkSettings {
         source: arguments.properties("source")?,
@@ -271,12 +254,19 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         collection: arguments.needed("collection")?,
         group_id: arguments.text("group_id")?,
         batch_size: size(arguments.positive("batch_size")?, 1_000),
+        identity,
         shard: arguments.shard()?,
         start,
         max_events: arguments.positive("max_events")?,
         max_seconds: arguments.seconds("max_seconds")?,
+        max_events_per_second: arguments.rate("max_events_per_second")?,
+        max_bytes_per_second: arguments.rate("max_bytes_per_second")?,
         max_dead_letters: arguments.count("max_dead_letters")?,
+        on_gap: arguments.on_gap()?,
         ensure_indexes: arguments.flag("ensure_indexes", true)?,
+        write_concern: write_concern.as_ref().map(crate::sink::concern::read).transpose()?,
+        compressors: arguments.compressors()?,
+        dead_letter_ttl: arguments.count("dead_letter_ttl")?,
         metadata: arguments.text("metadata")?,
         in_flight: size(arguments.positive("in_flight")?, 8),
     };

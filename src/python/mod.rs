@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`arguments`] | settings of a verb out of the JSON that `millpond.verbs` sends |
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
-//! | [`explain`] | one event under a transform, field by field |
+//! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
+//! | [`stored`] | what a sink has stored: dead letters sent again, positions shown and moved |
 //! | [`history`] | the ledger of publications, read back |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`functions`] | user-defined functions out of Python callables |
@@ -18,6 +19,7 @@ pub mod functions;
 pub mod history;
 pub mod oauth;
 pub mod run;
+pub mod stored;
 pub mod table;
 
 use pyo3::prelude::*;
@@ -34,7 +36,11 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_show, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_reset, module)?)?;
+    module.add_function(wrap_pyfunction!(stored::replay_stored, module)?)?;
+    module.add_function(wrap_pyfunction!(stored::stored_positions_show, module)?)?;
+    module.add_function(wrap_pyfunction!(stored::stored_positions_reset, module)?)?;
     module.add_function(wrap_pyfunction!(run::doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(explain::explain_id, module)?)?;
     module.add_function(wrap_pyfunction!(history::runs, module)?)?;
     module.add_function(wrap_pyfunction!(history::explain_report, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)

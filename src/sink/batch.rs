@@ -1,6 +1,6 @@
 //! A batch on its way: documents and dead letters of a run of offsets, and its one outcome.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,22 +8,19 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocument, doc};
 use futures_util::TryStreamExt;
-use mongodb::error::{Error as DriverError, ErrorKind};
+use mongodb::options::WriteConcern;
 use mongodb::{Collection, Database};
 
-use super::metadata;
+use super::command::{Refused, fitting};
+use super::identity::Identity;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 use crate::json::{DeadLetter, Reason};
 use crate::kafka::native::RawHeader;
-use crate::mongo::client::{majority, told};
+use crate::mongo::client::told;
 
 /// How long transient errors of one batch are retried.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Raw bytes of a dead letter that one document takes.
-const CHUNK: usize = 15 * 1024 * 1024;
-/// What fits beside a chunk below the server's 16 MiB.
-const ROOM: usize = 512 * 1024;
 
 /// Where an event came from, and where in [`Batch::raw`] its bytes are: a dead letter would need them.
 #[derive(Debug, Clone)]
@@ -65,14 +62,13 @@ impl Batch {
         Some(begin..self.raw.len())
     }
 
-    /// The documents to send, as the driver takes them.
-    fn select(&self, pending: &[usize]) -> Result<Vec<&RawDocument>> {
-        let document = |index: &usize| RawDocument::from_bytes(&self.bson[self.documents[*index].clone()]);
-        let documents: std::result::Result<_, _> = pending.iter().map(document).collect();
-        documents.map_err(|error| Error::bug("sink: a document is no BSON").because(error))
+    /// One document.
+    pub(super) fn document(&self, index: usize) -> Result<&RawDocument> {
+        RawDocument::from_bytes(&self.bson[self.documents[index].clone()])
+            .map_err(|error| Error::bug("sink: a document is no BSON").because(error))
     }
 
-    fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
+    pub(super) fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
         range.map(|range| &self.raw[range.clone()])
     }
 }
@@ -83,6 +79,8 @@ pub struct Books {
     pub read: u64,
     pub inserted: u64,
     pub already_present: u64,
+    pub replaced: u64,
+    pub superseded: u64,
     pub deleted: u64,
     pub dead_lettered: u64,
     pub reasons: BTreeMap<String, u64>,
@@ -96,6 +94,8 @@ impl Books {
         self.read += other.read;
         self.inserted += other.inserted;
         self.already_present += other.already_present;
+        self.replaced += other.replaced;
+        self.superseded += other.superseded;
         self.deleted += other.deleted;
         self.dead_lettered += other.dead_lettered;
         self.bytes += other.bytes;
@@ -111,12 +111,18 @@ impl Books {
         *self.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
     }
 
+    /// Events whose effect is in the collection.
+    #[must_use]
+    pub const fn stored(&self) -> u64 {
+        self.inserted + self.already_present + self.replaced + self.superseded + self.deleted
+    }
+
     /// I1: every event read ended in exactly one place.
     ///
     /// # Errors
     /// `Bug` when it did not.
     pub fn balance(&self) -> Result<()> {
-        let placed = self.inserted + self.already_present + self.deleted + self.dead_lettered;
+        let placed = self.stored() + self.dead_lettered;
         if self.read == placed {
             return Ok(());
         }
@@ -130,44 +136,61 @@ pub struct Place {
     pub database: Database,
     pub collection: String,
     pub topic: String,
+    pub identity: Identity,
+    /// What is waited for; dead letters and positions wait for a majority in any case.
+    pub concern: WriteConcern,
+    /// Milliseconds after which a dead letter expires.
+    pub letters_expire: Option<i64>,
     pub control: Arc<Control>,
 }
 
 impl Place {
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         format!("sink: insert into {}.{}", self.database.name(), self.collection)
     }
 
-    /// Writes a batch to the end: documents, then dead letters, each acknowledged by a majority.
+    /// Writes a batch to the end: documents, acknowledged as asked for, then dead letters, by a majority.
     ///
     /// # Errors
     /// `External` when the server does not take it within a minute; `Config` for a missing right; `Bug`.
     pub async fn write(&self, mut batch: Batch) -> Result<Batch> {
-        let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
-        let events: Collection<&RawDocument> = self.database.collection(&self.collection);
         let deadline = Instant::now() + DEADLINE;
-        let mut pause = Duration::from_millis(100);
-        while !pending.is_empty() {
-            let insert = events.insert_many(batch.select(&pending)?).ordered(false).write_concern(majority());
-            match insert.await {
-                Ok(_) => {
-                    batch.books.inserted += pending.len() as u64;
-                    pending.clear();
-                }
-                Err(error) => match self.judge(&mut batch, &pending, error).await? {
-                    None => pending.clear(),
-                    // Documents that arrived already are duplicates the next time: counted as present, stored once.
-                    Some(error) => self.again(error, deadline, &mut pause).await?,
-                },
-            }
+        if self.identity.versioned() {
+            self.upsert(&mut batch, deadline).await?;
+        } else {
+            self.insert(&mut batch, deadline).await?;
         }
+        #[cfg(feature = "sabotage")]
+        crate::sabotage::step("sink.before_letters");
         self.write_letters(&batch, deadline).await?;
         batch.books.batches = 1;
         batch.books.balance()?;
         Ok(batch)
     }
 
-    async fn again(&self, error: Error, deadline: Instant, pause: &mut Duration) -> Result<()> {
+    async fn insert(&self, batch: &mut Batch, deadline: Instant) -> Result<()> {
+        let mut pending: Vec<usize> = (0..batch.documents.len()).collect();
+        let mut pause = Duration::from_millis(100);
+        while !pending.is_empty() {
+            let rest = pending.split_off(fitting(pending.iter().map(|index| batch.documents[*index].len())));
+            let documents = pending.iter().map(|index| &batch.bson[batch.documents[*index].clone()]);
+            let done = match self.command("insert", "documents", documents).await {
+                Ok(answer) => self.judge(batch, &pending, answer.refused).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => pending = rest,
+                // Documents that arrived already are duplicates the next time: counted as present, stored once.
+                Err(error) => {
+                    self.again(error, deadline, &mut pause).await?;
+                    pending.extend(rest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn again(&self, error: Error, deadline: Instant, pause: &mut Duration) -> Result<()> {
         if !error.retryable() || Instant::now() > deadline {
             return Err(error);
         }
@@ -178,46 +201,21 @@ impl Place {
         Ok(())
     }
 
-    /// Counts what a failed insert did do. `None`: every document has its outcome; `Some`: send the batch again.
-    async fn judge(&self, batch: &mut Batch, pending: &[usize], error: DriverError) -> Result<Option<Error>> {
-        let ErrorKind::InsertMany(partial) = &*error.kind else { return Ok(Some(told(self.what(), error))) };
-        let refused = partial.write_errors.clone().unwrap_or_default();
-        if let Some(concern) = &partial.write_concern_error {
-            // Not acknowledged by a majority: nothing of the batch counts, and the position stays.
-            let what = format!("{}: the majority did not acknowledge ({})", self.what(), concern.code_name);
-            return Ok(Some(Error::external(what).hint("is a majority of the replica set up?")));
-        }
-        if let Some(transient) = refused.iter().find(|refused| !is_final(refused.code)) {
-            let what = format!("{}: server code {}", self.what(), transient.code);
-            return Ok(Some(if transient.code == 13 {
-                Error::config(what).hint("grant the role readWrite on the database")
-            } else {
-                Error::external(what)
-            }));
-        }
+    /// Counts what an insert did. An error counts nothing: the batch is sent again.
+    async fn judge(&self, batch: &mut Batch, pending: &[usize], refused: Vec<Refused>) -> Result<()> {
         let duplicates: Vec<usize> = refused.iter().filter(|r| r.code == 11_000).map(|r| pending[r.index]).collect();
-        let present = match self.present(batch, &duplicates).await {
-            Ok(present) => present,
-            Err(error) => return Ok(Some(error)),
-        };
-        let mut inserted = pending.len() as u64;
-        for write in &refused {
-            inserted -= 1;
+        let present = self.present(batch, &duplicates).await?;
+        batch.books.inserted += (pending.len() - refused.len()) as u64;
+        for write in refused {
             let event = batch.events[pending[write.index]].clone();
             if write.code == 11_000 && present.contains(&event.id) {
                 batch.books.already_present += 1;
                 continue;
             }
-            let detail = if write.code == 11_000 {
-                "another unique index holds its value (E11000)".to_owned()
-            } else {
-                format!("server code {}: {}", write.code, write.message.chars().take(300).collect::<String>())
-            };
             batch.books.dead_letter(Reason::RefusedByServer);
-            batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, detail)));
+            batch.letters.push((event, DeadLetter::new(Reason::RefusedByServer, write.detail)));
         }
-        batch.books.inserted += inserted;
-        Ok(None)
+        Ok(())
     }
 
     /// Which of the events are stored under their own `_id`: asked of the primary, since the error does not tell which
@@ -235,103 +233,4 @@ impl Place {
                 .map_err(|error| told(self.what(), error))?;
         Ok(found.iter().filter_map(|document| document.get_object_id("_id").ok()).map(|id| id.bytes()).collect())
     }
-
-    /// Dead letters replace themselves: a batch sent again writes the same ones.
-    async fn write_letters(&self, batch: &Batch, deadline: Instant) -> Result<()> {
-        let name = format!("{}_dead_letters", self.collection);
-        let letters: Collection<Document> = self.database.collection(&name);
-        let mut pause = Duration::from_millis(100);
-        for (event, letter) in &batch.letters {
-            for document in self.letter(batch, event, letter) {
-                let id = document.get("_id").cloned().unwrap_or(Bson::Null);
-                loop {
-                    let write =
-                        letters.replace_one(doc! {"_id": &id}, &document).upsert(true).write_concern(majority());
-                    match write.await {
-                        Ok(_) => break,
-                        Err(error) => {
-                            let error = told(format!("sink: dead letter into {}.{name}", self.database.name()), error);
-                            self.again(error, deadline, &mut pause).await?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// One letter, or several where the value does not fit into one. Key and headers stand in each; when they are large
-    /// themselves, they stand in the first, and the pieces of the key go before those of the value.
-    fn letter(&self, batch: &Batch, event: &Event, letter: &DeadLetter) -> Vec<Document> {
-        let id = ObjectId::from_bytes(event.id);
-        let of_headers = |(name, value): &RawHeader| name.len() + value.as_ref().map_or(0, Vec::len) + 64;
-        let headers: usize = event.headers.iter().map(of_headers).sum();
-        let (mut key, mut value) = (batch.bytes(event.key.as_ref()), batch.bytes(event.value.as_ref()));
-        let small = headers + key.map_or(0, <[u8]>::len) <= ROOM;
-        let mut letters = Vec::new();
-        loop {
-            let number = i32::try_from(letters.len()).unwrap_or(i32::MAX);
-            let whole = small || number == 0;
-            let beside = if small || !whole { 0 } else { headers };
-            let key_piece = if small { key } else { cut(&mut key, CHUNK.saturating_sub(beside)) };
-            let taken = if small { 0 } else { beside + key_piece.map_or(0, <[u8]>::len) };
-            let value_piece = cut(&mut value, CHUNK.saturating_sub(taken));
-            letters.push(doc! {
-                "_id": if number == 0 { Bson::ObjectId(id) } else { Bson::Document(doc! {"event": id, "chunk": number}) },
-                "reason": letter.reason.as_str(),
-                "detail": &letter.detail,
-                "topic": &self.topic,
-                "partition": event.partition,
-                "offset": event.offset,
-                "chunk": number,
-                "timestamp": (event.timestamp >= 0).then(|| bson::DateTime::from_millis(event.timestamp)),
-                "key": key_piece.map(metadata::binary),
-                "value": value_piece.map(metadata::binary),
-                "headers": event.headers.iter().filter(|_| whole).map(metadata::header).collect::<Vec<Bson>>(),
-            });
-            let rest = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| !bytes.is_empty());
-            if !rest(value) && (small || !rest(key)) {
-                return letters;
-            }
-        }
-    }
-
-    /// Offsets at or above the positions that an earlier run decided as dead letters.
-    ///
-    /// # Errors
-    /// As [`told`].
-    pub async fn decided(&self, tag: u32, positions: &BTreeMap<i32, i64>) -> Result<HashMap<(i32, i64), String>> {
-        let letters: Collection<Document> = self.database.collection(&format!("{}_dead_letters", self.collection));
-        let mut decided = HashMap::new();
-        for (partition, next) in positions {
-            let first = crate::mongo::sources::event_id(tag, *partition, *next)?;
-            let last = crate::mongo::sources::event_id(tag, *partition, (1 << 48) - 1)?;
-            let filter = doc! {"_id": {"$gte": ObjectId::from_bytes(first), "$lte": ObjectId::from_bytes(last)}};
-            let wanted = doc! {"partition": 1, "offset": 1, "reason": 1};
-            let found: Vec<Document> = async { letters.find(filter).projection(wanted).await?.try_collect().await }
-                .await
-                .map_err(|error| told("sink: read the dead letters kept", error))?;
-            for letter in found {
-                if let (Ok(partition), Ok(offset)) = (letter.get_i32("partition"), letter.get_i64("offset")) {
-                    decided.insert((partition, offset), letter.get_str("reason").unwrap_or("unknown").to_owned());
-                }
-            }
-        }
-        Ok(decided)
-    }
-}
-
-/// The next piece of up to `room` bytes; null stays null.
-fn cut<'a>(rest: &mut Option<&'a [u8]>, room: usize) -> Option<&'a [u8]> {
-    let all = (*rest)?;
-    let (piece, after) = all.split_at(room.min(all.len()));
-    *rest = Some(after);
-    Some(piece)
-}
-
-/// Codes that a retry of the same document cannot change. Others are the server's trouble.
-const fn is_final(code: i32) -> bool {
-    // DuplicateKey, DocumentValidationFailure, BadValue, TypeMismatch, BSONObjectTooLarge, InvalidBSON, Overflow,
-    // CannotBuildIndexKeys, too long index keys.
-    matches!(code, 11_000 | 121 | 2 | 14 | 10_334 | 22 | 15 | 201 | 17_280 | 17_262 | 16_755 | 17_419 | 17_420)
 }

@@ -12,7 +12,6 @@ const DOUBLE: u8 = 0x01;
 const STRING: u8 = 0x02;
 const DOCUMENT: u8 = 0x03;
 const ARRAY: u8 = 0x04;
-const OBJECT_ID: u8 = 0x07;
 const BOOLEAN: u8 = 0x08;
 const NULL: u8 = 0x0a;
 const INT32: u8 = 0x10;
@@ -29,43 +28,91 @@ struct Open {
     index: Option<u32>,
 }
 
-/// Appends the document of one message: `_id`, then the members in their order; a member `_id` becomes `_source_id`.
-/// `extra` is a raw BSON element that is put at the end (metadata), whose name is told for `field_conflict`.
+/// What stands around the members of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// The raw element `_id`, in front.
+    pub id: &'a [u8],
+    /// Raw elements for the end.
+    pub behind: &'a [u8],
+    /// Their names: a member of the message that is called so is a `field_conflict`.
+    pub names: &'a [&'a str],
+}
+
+/// The raw element of an `_id` that is an `ObjectId`.
+#[must_use]
+pub fn object_id(id: &[u8; 12]) -> [u8; 17] {
+    let mut element = *b"\x07_id\0............";
+    element[5..].copy_from_slice(id);
+    element
+}
+
+/// Reads a message and appends its document: `_id`, then the members in their order; a member `_id` becomes `_source_id`.
 ///
 /// # Errors
 /// Why it is a dead letter; `out` is then as before.
-pub fn write(
-    tape: &mut Tape,
-    message: &[u8],
-    id: &[u8; 12],
-    extra: Option<(&str, &[u8])>,
-    out: &mut Vec<u8>,
-) -> Result<(), DeadLetter> {
-    let before = out.len();
-    tape.read(message).and_then(|()| document(tape, message, id, extra, out)).inspect_err(|_| out.truncate(before))
+pub fn write(tape: &mut Tape, message: &[u8], around: &Around<'_>, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
+    tape.read(message)?;
+    document(tape, message, around, out)
 }
 
-fn document(
+/// As [`write`], of a message that was read.
+///
+/// # Errors
+/// As [`write`].
+pub fn document(tape: &Tape, message: &[u8], around: &Around<'_>, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
+    let before = out.len();
+    judge(tape, message, around.names)
+        .and_then(|()| container(tape, message, 0, Some(around), out))
+        .and_then(|()| if out.len() - before > MAX_BYTES { Err(too_large(out.len() - before)) } else { Ok(()) })
+        .inspect_err(|_| out.truncate(before))
+}
+
+/// Appends the value of a token as the raw element `name`, of a message that was read.
+///
+/// # Errors
+/// `number_inexact`, `lone_surrogate`, `too_large`; `out` may then hold a part.
+pub fn element(tape: &Tape, message: &[u8], at: usize, name: &str, out: &mut Vec<u8>) -> Result<(), DeadLetter> {
+    let kind_at = out.len();
+    out.push(0);
+    out.extend_from_slice(name.as_bytes());
+    out.push(0);
+    out[kind_at] = match tape.tokens[at].kind {
+        Kind::Object | Kind::Array => {
+            container(tape, message, at, None, out)?;
+            if tape.tokens[at].kind == Kind::Array { ARRAY } else { DOCUMENT }
+        }
+        _ => scalar(&tape.tokens[at], message, out)?,
+    };
+    Ok(())
+}
+
+/// Appends an object or a list; with `around` it is the document itself. Without recursion, as it was read.
+fn container(
     tape: &Tape,
     message: &[u8],
-    id: &[u8; 12],
-    extra: Option<(&str, &[u8])>,
+    root: usize,
+    around: Option<&Around<'_>>,
     out: &mut Vec<u8>,
 ) -> Result<(), DeadLetter> {
-    judge(tape, message, extra.map(|(name, _)| name))?;
     let top = out.len();
     out.extend_from_slice(&[0; 4]);
-    out.push(OBJECT_ID);
-    out.extend_from_slice(b"_id\0");
-    out.extend_from_slice(id);
-    let mut open = vec![Open { end: tape.tokens[0].next as usize, start: top, index: None }];
-    let mut at = 1;
+    if let Some(around) = around {
+        out.extend_from_slice(around.id);
+    }
+    let opened = |at: usize, start: usize| Open {
+        end: tape.tokens[at].next as usize,
+        start,
+        index: (tape.tokens[at].kind == Kind::Array).then_some(0),
+    };
+    let mut open = vec![opened(root, top)];
+    let mut at = root + 1;
     while let Some(inner) = open.last_mut() {
         if at >= inner.end {
             if open.len() == 1
-                && let Some((_, element)) = extra
+                && let Some(around) = around
             {
-                out.extend_from_slice(element);
+                out.extend_from_slice(around.behind);
             }
             let Some(done) = open.pop() else { break };
             out.push(0);
@@ -80,7 +127,7 @@ fn document(
             *index += 1;
         } else {
             let key = tape.tokens[at];
-            if inner.start == top && named(&key, message, b"_id") {
+            if around.is_some() && inner.start == top && named(&key, message, b"_id") {
                 out.extend_from_slice(b"_source_id");
             } else {
                 put(&key, message, out)?;
@@ -91,43 +138,43 @@ fn document(
         let token = tape.tokens[at];
         out[kind_at] = match token.kind {
             Kind::Object | Kind::Array => {
-                let array = token.kind == Kind::Array;
-                open.push(Open { end: token.next as usize, start: out.len(), index: array.then_some(0) });
+                open.push(opened(at, out.len()));
                 out.extend_from_slice(&[0; 4]);
-                if array { ARRAY } else { DOCUMENT }
+                if token.kind == Kind::Array { ARRAY } else { DOCUMENT }
             }
-            Kind::String | Kind::Key => {
-                let length_at = out.len();
-                out.extend_from_slice(&[0; 4]);
-                put(&token, message, out)?;
-                out.push(0);
-                let length = i32::try_from(out.len() - length_at - 4).map_err(|_| too_large(out.len()))?;
-                out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
-                STRING
-            }
-            Kind::Number => number(token.text(message), out)?,
-            Kind::True => {
-                out.push(1);
-                BOOLEAN
-            }
-            Kind::False => {
-                out.push(0);
-                BOOLEAN
-            }
-            Kind::Null => NULL,
+            _ => scalar(&token, message, out)?,
         };
         at += 1;
     }
-    let size = out.len() - top;
-    if size > MAX_BYTES { Err(too_large(size)) } else { Ok(()) }
+    Ok(())
 }
 
-fn too_large(size: usize) -> DeadLetter {
+/// Appends the value of what is neither object nor list, and returns its BSON type.
+fn scalar(token: &Token, message: &[u8], out: &mut Vec<u8>) -> Result<u8, DeadLetter> {
+    match token.kind {
+        Kind::Number => return number(token.text(message), out),
+        Kind::True | Kind::False => {
+            out.push(u8::from(token.kind == Kind::True));
+            return Ok(BOOLEAN);
+        }
+        Kind::Null => return Ok(NULL),
+        Kind::String | Kind::Key | Kind::Object | Kind::Array => {}
+    }
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    put(token, message, out)?;
+    out.push(0);
+    let length = i32::try_from(out.len() - length_at - 4).map_err(|_| too_large(out.len()))?;
+    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(STRING)
+}
+
+pub(super) fn too_large(size: usize) -> DeadLetter {
     DeadLetter::new(Reason::TooLarge, format!("{size} bytes of BSON, {MAX_BYTES} are stored"))
 }
 
 /// The reasons that go before numbers and size, over the whole message.
-fn judge(tape: &Tape, message: &[u8], extra: Option<&str>) -> Result<(), DeadLetter> {
+fn judge(tape: &Tape, message: &[u8], taken: &[&str]) -> Result<(), DeadLetter> {
     let mut decoded = Vec::new();
     let mut nul = false;
     for token in tape.tokens.iter().filter(|token| token.escaped) {
@@ -143,10 +190,8 @@ fn judge(tape: &Tape, message: &[u8], extra: Option<&str>) -> Result<(), DeadLet
         let key = tape.tokens[at];
         id |= named(&key, message, b"_id");
         source_id |= named(&key, message, b"_source_id");
-        if let Some(extra) = extra
-            && named(&key, message, extra.as_bytes())
-        {
-            return Err(DeadLetter::new(Reason::FieldConflict, format!("the event has a member {extra} of its own")));
+        if let Some(name) = taken.iter().find(|name| named(&key, message, name.as_bytes())) {
+            return Err(DeadLetter::new(Reason::FieldConflict, format!("the event has a member {name} of its own")));
         }
         at = tape.tokens[at + 1].next as usize;
     }
@@ -156,7 +201,8 @@ fn judge(tape: &Tape, message: &[u8], extra: Option<&str>) -> Result<(), DeadLet
     Ok(())
 }
 
-fn named(key: &Token, message: &[u8], name: &[u8]) -> bool {
+/// Whether a member's name is this one, once its escapes are read.
+pub(super) fn named(key: &Token, message: &[u8], name: &[u8]) -> bool {
     if !key.escaped {
         return key.text(message) == name;
     }
@@ -234,7 +280,8 @@ mod tests {
 
     fn stored(json: &str) -> Result<bson::Document, Reason> {
         let mut out = Vec::new();
-        write(&mut Tape::default(), json.as_bytes(), &[7; 12], None, &mut out).map_err(|letter| letter.reason)?;
+        let around = Around { id: &object_id(&[7; 12]), behind: &[], names: &[] };
+        write(&mut Tape::default(), json.as_bytes(), &around, &mut out).map_err(|letter| letter.reason)?;
         let mut document = bson::Document::try_from(RawDocument::from_bytes(&out).expect("BSON")).expect("BSON");
         document.remove("_id").expect("an _id");
         Ok(document)

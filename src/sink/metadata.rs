@@ -3,7 +3,8 @@
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, doc};
 
-use crate::kafka::native::{self, RawHeader, Record};
+use super::identity::Arrival;
+use crate::kafka::native::RawHeader;
 
 /// Bytes as BSON holds them.
 #[must_use]
@@ -20,14 +21,15 @@ pub fn header((name, value): &RawHeader) -> Bson {
 
 /// The raw BSON element `field: {topic, partition, offset, timestamp, key, headers}`.
 #[must_use]
-pub fn element(field: &str, record: Record<'_>) -> Vec<u8> {
-    let headers: Vec<Bson> = native::headers(record).iter().map(header).collect();
+pub fn element(field: &str, record: &impl Arrival) -> Vec<u8> {
+    let headers: Vec<Bson> = record.headers().iter().map(header).collect();
+    let time = record.timestamp_ms();
     let whole = doc! {
         field: {
             "topic": record.topic(),
             "partition": record.partition(),
             "offset": record.offset(),
-            "timestamp": record.timestamp().to_millis().map(bson::DateTime::from_millis),
+            "timestamp": (time >= 0).then(|| bson::DateTime::from_millis(time)),
             "key": record.key().map(binary),
             "headers": headers,
         }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use mongodb::options::{Compressor, WriteConcern};
 use serde::Serialize;
 
-use crate::bridge::settings::{PartitionPosition, Properties};
+use super::identity::{BESIDE, Identity};
+use crate::bridge::gaps::Gap;
+use crate::bridge::settings::{OnGap, PartitionPosition, Properties, rates};
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 
@@ -30,12 +33,24 @@ pub struct SinkSettings {
     /// Default: `millpond-<database>.<collection>`.
     pub group_id: Option<String>,
     pub batch_size: usize,
+    pub identity: Identity,
     pub shard: Shard,
     pub start: Start,
     pub max_events: Option<u64>,
     pub max_seconds: Option<f64>,
+    /// Over the whole run; `None` for no limit.
+    pub max_events_per_second: Option<f64>,
+    /// As above; bytes of key and value.
+    pub max_bytes_per_second: Option<f64>,
     pub max_dead_letters: Option<u64>,
+    pub on_gap: OnGap,
     pub ensure_indexes: bool,
+    /// How far an insert must have got; `None`: as the URI says, or a majority.
+    pub write_concern: Option<WriteConcern>,
+    /// Instead of those that the URI names, if any.
+    pub compressors: Vec<Compressor>,
+    /// Seconds after which dead letters expire; `None` keeps them.
+    pub dead_letter_ttl: Option<u64>,
     /// Store `{topic, partition, offset, timestamp, key, headers}` under this field.
     pub metadata: Option<String>,
     /// Batches on their way to the server at once.
@@ -65,6 +80,10 @@ pub struct SinkResult {
     pub lag: i64,
     pub held_back: i64,
     pub positions: Vec<PartitionPosition>,
+    /// What was skipped under `on_gap="earliest"`.
+    pub gaps: Vec<Gap>,
+    /// How far an insert had got before it counted.
+    pub write_concern: String,
     pub warnings: Vec<String>,
 }
 
@@ -87,6 +106,14 @@ impl SinkSettings {
         let taken = |field: &str| field.is_empty() || field.contains('\0') || field == "_id" || field == "_source_id";
         if self.metadata.as_deref().is_some_and(taken) {
             return Err(Error::config("metadata: no usable field name").hint("not _id, not _source_id, no NUL"));
+        }
+        if self.identity.versioned() && self.metadata.as_deref() == Some(BESIDE) {
+            return Err(Error::config(format!("metadata: {BESIDE} holds the version")).hint("give another name"));
+        }
+        rates(self.max_events_per_second, self.max_bytes_per_second)?;
+        if self.dead_letter_ttl.is_some_and(|seconds| !(60..=i32::MAX as u64).contains(&seconds)) {
+            return Err(Error::config("dead_letter_ttl: not from a minute to 68 years")
+                .hint("leave it out to keep dead letters for ever"));
         }
         if !(1..=100_000).contains(&self.batch_size) {
             return Err(Error::config("batch_size: not from 1 to 100,000"));

@@ -3,6 +3,7 @@
 Owns the types: Jinja renders to text. Refuses to judge meaning: the verbs do, before any I/O.
 """
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -97,6 +98,26 @@ def listed(name: str, value: object) -> Any:
         return json.loads(value)
     except json.JSONDecodeError:
         raise UnusableArgumentError(f"{name}: expected a list, or one as JSON") from None
+
+
+def concern(name: str, value: object) -> Any:
+    """Read a write concern: a word, a number, or a mapping (also as JSON)."""
+    if not isinstance(value, str):
+        return value
+    word = value.strip()
+    if word.isdecimal():
+        return int(word)
+    if not word.startswith("{"):
+        return word
+    try:
+        return json.loads(word)
+    except json.JSONDecodeError:
+        raise UnusableArgumentError(f"{name}: expected a word, a number, or a mapping as JSON") from None
+
+
+def seconds(name: str, value: object) -> Any:
+    """Read seconds; a timedelta stays."""
+    return value if isinstance(value, dt.timedelta) else number(name, value)
 
 
 def as_it_is(name: str, value: object) -> Any:  # noqa: ARG001 - the shape of a reader

@@ -24,15 +24,20 @@ class SinkOperator(VerbOperator):
         mongo_conn_id: MongoDB connection.
         group_id: Consumer group whose offsets are committed for lag tools.
         batch_size: Documents per insert.
-        id: How `_id` is made; `"kafka"` by default.
+        id: How `_id` is made: `"kafka"` (the default), `"key"`, or `"field:<dotted name>"`.
         shard: `(i, n)` or `"i/n"`: this task's share of the partitions, for mapped tasks.
         start: `"earliest"`, `"latest"`, `"group"` or an RFC 3339 time, for partitions without a position.
         max_events: Events to read at most.
         max_seconds: Seconds to read at most.
         max_dead_letters: Dead letters of one run that are tolerated.
-        on_gap: `"fail"`; going on after events that the topic has lost is not available yet.
+        on_gap: `"fail"`, or `"earliest"` to go on after events that the topic has lost and report them as `gaps`.
         ensure_indexes: Whether the index on `timestamp` is made.
+        write_concern: How far an insert must have got: `"majority"`, a number of members, or a mapping (also as JSON).
+        compressors: Of zstd, snappy and zlib those that may be used.
+        dead_letter_ttl: Seconds after which a dead letter expires.
         metadata: Field under which topic, partition, offset, key and headers are stored.
+        max_events_per_second: Read no faster.
+        max_bytes_per_second: The same by bytes of key and value.
     """
 
     verb = "sink"
@@ -50,7 +55,12 @@ class SinkOperator(VerbOperator):
         "max_dead_letters": arguments.integer,
         "on_gap": arguments.text,
         "ensure_indexes": arguments.truth,
+        "write_concern": arguments.concern,
+        "compressors": arguments.texts,
+        "dead_letter_ttl": arguments.seconds,
         "metadata": arguments.text,
+        "max_events_per_second": arguments.number,
+        "max_bytes_per_second": arguments.number,
     }
     connections: ClassVar[dict[str, Any]] = {
         "source": ("kafka_conn_id", kafka_properties),
@@ -76,7 +86,12 @@ class SinkOperator(VerbOperator):
         max_dead_letters: int | str | None = None,
         on_gap: str | None = None,
         ensure_indexes: bool | str | None = None,
+        write_concern: Any = None,
+        compressors: Any = None,
+        dead_letter_ttl: Any = None,
         metadata: str | None = None,
+        max_events_per_second: float | str | None = None,
+        max_bytes_per_second: float | str | None = None,
         **kwargs: Any,
     ) -> None:
         """Keep the arguments; they are read when the task runs."""
@@ -96,4 +111,9 @@ class SinkOperator(VerbOperator):
         self.max_dead_letters = max_dead_letters
         self.on_gap = on_gap
         self.ensure_indexes = ensure_indexes
+        self.write_concern = write_concern
+        self.compressors = compressors
+        self.dead_letter_ttl = dead_letter_ttl
         self.metadata = metadata
+        self.max_events_per_second = max_events_per_second
+        self.max_bytes_per_second = max_bytes_per_second

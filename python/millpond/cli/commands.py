@@ -67,8 +67,10 @@ _FLAGS = {
         "max_events_per_second", "max_bytes_per_second", "statistics", "source", "target",
     ),
     "sink": (
-        "topic", "database", "collection", "group_id", "batch_size", "shard", "start", "max_events", "max_seconds",
-        "max_dead_letters", "metadata", "in_flight", "mongo_uri", "source",
+        "topic", "database", "collection", "group_id", "batch_size", "id", "shard", "start", "max_events",
+        "max_seconds", "max_dead_letters", "on_gap", "ensure_indexes", "write_concern", "compressors",
+        "dead_letter_ttl", "metadata", "in_flight", "max_events_per_second", "max_bytes_per_second", "mongo_uri",
+        "source",
     ),
     "aggregate": (
         "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
@@ -78,6 +80,7 @@ _FLAGS = {
 _HELP = {
     "source": "librdkafka properties as JSON.",
     "target": "librdkafka properties as JSON.",
+    "id": "kafka, key, or field:<dotted name>.",
     "shard": "As JSON: [0, 2].",
     "checks": 'As JSON: [{"table": "product_views_daily", "min_rows": 1}].',
     "reports": "product_views, or the path of a TOML file of [[reports]].",
@@ -87,6 +90,10 @@ _HELP = {
     "transform": "product_views, or the path of a TOML file.",
     "on_gap": "fail, or earliest.",
     "wait_for_open_transactions": "Seconds.",
+    "ensure_indexes": "false: make none.",
+    "write_concern": 'majority, 1, or as JSON: {"w": 1, "j": true}.',
+    "compressors": "Of zstd, snappy, zlib, with commas.",
+    "dead_letter_ttl": "Seconds after which a dead letter expires.",
     "max_events_per_second": "Read no faster.",
     "max_bytes_per_second": "Read no faster.",
     "statistics": "true: what the clients counted, in the result.",

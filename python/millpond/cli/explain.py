@@ -1,4 +1,4 @@
-"""`millpond explain`: what a setting means for one example, and what a report was made from."""
+"""`millpond explain`: what a setting means for one example, where an `_id` comes from, what a report was made from."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from millpond.cli.ledger import report
 
 @click.group()
 def explain() -> None:
-    """Show what a setting means for one example, or what a report was made from."""
+    """Show what a transform makes of an event, where the event of an _id was read, or what a report was made from."""
 
 
 @explain.command()
@@ -37,6 +37,38 @@ def transform(event: str, config: Path | None, transform: str | None, as_json: b
 
 
 explain.add_command(report)
+
+
+@explain.command("id")
+@click.argument("object_id")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file; its [mongo] and [sink] name the database.")
+@click.option("--mongo-uri", help="MongoDB connection string.")
+@click.option("--database", help="The sink's.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def identity(object_id: str, config: Path | None, mongo_uri: str | None, database: str | None, as_json: bool) -> None:
+    """Show where the event of OBJECT_ID was read: cluster, topic, partition, offset.
+
+    Without a MongoDB the topic stays a tag. Dead letters have the same _id as their event would.
+    """
+    from millpond import _native
+
+    try:
+        named = settings.servers(config)
+        uri, place = mongo_uri or named["mongo_uri"], database or named["database"]
+        if uri is not None and place is None:
+            raise errors.ConfigError("database is missing", "give --database, MILLPOND_DATABASE or a file")
+        told = json.loads(_native.explain_id(object_id, uri, place))
+    except errors.Error as error:
+        from millpond.cli.commands import fail
+
+        fail(error)
+        return
+    if as_json:
+        click.echo(json.dumps(told))
+        return
+    for name, value in told.items():
+        if value is not None:
+            click.echo(f"{name:<10}{value}")
 
 
 def _shown(told: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`millpond positions show|reset`: what a bridge's job has read, and an operator's way on past what was lost.
+"""`millpond positions show|reset`: what a bridge's job or a sink has read, and an operator's way on past what was lost.
 
 Owns words and the question before a reset. Refuses to judge positions: the native part does, against the real logs.
 """
@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from millpond import errors
-from millpond.cli.settings import job
+from millpond.cli.settings import collection, job
 
 
 @click.group()
 def positions() -> None:
-    """The kept positions of a bridge's job: show them, or move them."""
+    """The kept positions of a bridge's job, or of a sink's collection (--collection): show them, or move them."""
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,6 +27,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--source", metavar="VALUE", help="librdkafka properties as JSON."),
         click.option("--target", metavar="VALUE", help="librdkafka properties as JSON."),
         click.option("--job", "name", metavar="NAME", help="[default: that of the file's section bridge]"),
+        click.option("--topic", metavar="NAME", help="Of a sink: where the collection holds several."),
+        click.option("--collection", metavar="NAME", help="Of a sink: the collection whose positions are meant."),
+        click.option("--database", metavar="NAME", help="Of a sink: the collection's."),
+        click.option("--mongo-uri", metavar="VALUE", help="Of a sink: MongoDB connection string."),
         click.option("--config", type=click.Path(path_type=Path), help="TOML file."),
     ):
         command = option(command)
@@ -53,14 +57,19 @@ def show(config: Path | None, as_json: bool, **flags: str | None) -> None:
     """List each source partition: the next offset, the source's log, lag, totals, and what does not fit."""
     from millpond import _native
 
+    stored = flags["collection"] is not None
     try:
-        settings, tokens = _clusters(job(config, flags))
-        shown = json.loads(_native.positions_show(json.dumps(settings), _native.CancelToken(), tokens))
+        settings, tokens = _clusters(collection(config, flags) if stored else job(config, flags))
+        ask = _native.stored_positions_show if stored else _native.positions_show
+        shown = json.loads(ask(json.dumps(settings), _native.CancelToken(), tokens))
     except errors.Error as error:
         _fail(error)
         return
     if as_json:
         click.echo(json.dumps(shown))
+        return
+    if stored:
+        _show_stored(shown)
         return
     from rich.console import Console
     from rich.table import Table
@@ -82,6 +91,22 @@ def show(config: Path | None, as_json: bool, **flags: str | None) -> None:
         click.echo(f"positions: warning: {warning}", err=True)
 
 
+def _show_stored(shown: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("topic", "partition", "next", "log", "lag", "id", "problem")
+    table = Table(*columns, title=f"{shown['database']}.{shown['collection']}")
+    for place in shown["positions"]:
+        log = "" if place["start"] is None else f"{place['start']}..{place['end']}"
+        problem = "an earlier topic of this name, left behind" if place["closed"] else place["problem"]
+        cells = (place["topic"], place["partition"], place["next"], log, place["lag"], place["id"], problem)
+        table.add_row(*("" if cell is None else str(cell) for cell in cells))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for warning in shown["warnings"]:
+        click.echo(f"positions: warning: {warning}", err=True)
+
+
 @positions.command()
 @_options
 @click.option(
@@ -94,23 +119,27 @@ def show(config: Path | None, as_json: bool, **flags: str | None) -> None:
 def reset(
     config: Path | None, as_json: bool, to: str | None, partitions: tuple[int, ...], yes: bool, **flags: str | None
 ) -> None:
-    """Move the positions of a job: its running tasks are fenced first, and the next run begins there."""
+    """Move the positions of a job or a collection: the next run begins there.
+
+    A bridge's running tasks are fenced first; end a sink's yourself.
+    """
     from millpond import _native
 
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("positions reset changes what is read next: give --yes where nobody can be asked")
     try:
-        settings, tokens = _clusters(job(config, flags))
+        stored = flags["collection"] is not None
+        settings, tokens = _clusters(collection(config, flags) if stored else job(config, flags))
         settings |= {"to": _place(to), "partitions": list(partitions)}
+        move = _native.stored_positions_reset if stored else _native.positions_reset
 
         def ask(*, write: bool) -> dict[str, Any]:
             told = json.dumps(settings | {"write": write})
-            answer = _native.positions_reset(told, _native.CancelToken(), tokens)
-            return dict(json.loads(answer))
+            return dict(json.loads(move(told, _native.CancelToken(), tokens)))
 
         if not yes:
             _tell(ask(write=False))
-            click.confirm("fence what runs, and move them?", abort=True)
+            click.confirm("move them?" if stored else "fence what runs, and move them?", abort=True)
         moved = ask(write=True)
     except errors.Error as error:
         _fail(error)
@@ -140,10 +169,14 @@ def _place(to: str | None) -> str | dict[str, int] | None:
 
 def _tell(moved: dict[str, Any]) -> None:
     verb = "moved" if moved["written"] else "would move"
-    click.echo(f"{moved['job']}: positions of topic {moved['source_topic']} {verb}:")
+    stored = "collection" in moved
+    whose = f"{moved['database']}.{moved['collection']}" if stored else moved["job"]
+    topic = moved["topic"] if stored else moved["source_topic"]
+    click.echo(f"{whose}: positions of topic {topic} {verb}:")
     for place in moved["positions"]:
         before = "none" if place["before"] is None else place["before"]
-        notes = [f"{place['repeats']} offsets will be copied again"] if place["repeats"] else []
+        again = "read" if stored else "copied"
+        notes = [f"{place['repeats']} offsets will be {again} again"] if place["repeats"] else []
         notes += [f"{place['skips']} offsets will be skipped"] if place["skips"] else []
         notes += [place["problem"]] if place["problem"] else []
         click.echo(f"  partition {place['partition']}: {before} -> {place['after']}; {'; '.join(notes) or 'no change'}")

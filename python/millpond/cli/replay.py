@@ -22,7 +22,13 @@ _FLAGS = {
     "offsets": "Letters whose events had these offsets in the source, as 100..200.",
     "allow": "As JSON: checks of the target topic that are waived.",
     "target": "librdkafka properties as JSON.",
+    "mongo_uri": "Of stored dead letters: MongoDB connection string.",
+    "database": "Of stored dead letters: database of the collection.",
+    "collection": "Store the dead letters of this collection after all, instead of a bridge's.",
+    "metadata": "Of stored dead letters: as in sink.",
 }
+_OF_STORED = {"mongo_uri", "database", "collection", "metadata"}
+_OF_BRIDGES = {"target_topic", "dead_letter_topic", "job", "allow", "target"}
 
 
 @click.group()
@@ -37,21 +43,28 @@ def _options(command: Any) -> Any:
 
 
 @replay.command("dead-letters")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file: [target], [bridge].")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="TOML file: [target], [bridge]; [mongo], [sink]."
+)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--reason", "reasons", multiple=True, metavar="REASON", help="Letters of this reason; may be repeated.")
 @_options
 def dead_letters(file: Path | None, as_json: bool, reasons: tuple[str, ...], **flags: Any) -> None:
-    """Dead letters of a bridge → its target topic, through a corrected transform, once each.
+    """Dead letters of a bridge → its target topic, or of a sink → its collection (--collection), once each.
 
     Exits with 6 when a letter fails again: it stays where it is.
     """
     import millpond
 
+    stored = flags["collection"] is not None
+    for name in sorted(_OF_BRIDGES if stored else _OF_STORED):
+        if flags.pop(name) is not None:
+            with_it = "a bridge's dead letters only" if stored else "--collection"
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with {with_it}")
+    verb = "replay_stored_letters" if stored else "replay_dead_letters"
     try:
-        arguments = config.read("replay_dead_letters", file, flags | {"reasons": list(reasons) or None})
-        bar = sys.stderr.isatty() and not as_json
-        result = millpond.replay_dead_letters(**arguments, progress=bar)
+        arguments = config.read(verb, file, flags | {"reasons": list(reasons) or None})
+        result = getattr(millpond, verb)(**arguments, progress=sys.stderr.isatty() and not as_json)
     except errors.Error as error:
         fail(error)
         return
@@ -59,7 +72,11 @@ def dead_letters(file: Path | None, as_json: bool, reasons: tuple[str, ...], **f
         sys.exit(130)
     show("replay", result, as_json=as_json)
     for failure in result.failures[: 0 if as_json else None]:
-        place = f"partition {failure['partition']} offset {failure['offset']} ({failure['source'] or 'of no bridge'})"
+        if stored:
+            place = f"{failure['id']} ({failure['source']})"
+        else:
+            source = failure["source"] or "of no bridge"
+            place = f"partition {failure['partition']} offset {failure['offset']} ({source})"
         click.echo(f"replay: failed: {place}: {failure['reason']}: {failure['detail']}", err=True)
     if result.failed:
         sys.exit(6)

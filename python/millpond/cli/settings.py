@@ -16,10 +16,13 @@ SHARED = {
     "sink": {"source": "target"},
     "aggregate": {},
     "replay_dead_letters": {"target": "target"},
+    "replay_stored_letters": {},
 }
 # A verb without a section of its own takes, of another's, what it knows.
-_BORROWED = {"replay_dead_letters": "bridge"}
+_BORROWED = {"replay_dead_letters": "bridge", "replay_stored_letters": "sink"}
 _SECTIONS = ("source", "target", "mongo", "postgres", "bridge", "sink", "aggregate")
+# A text also where it is spelled like JSON.
+_TEXTS = {"mongo_uri", "postgres_dsn", "dates", "topic", "job", "schema", "database", "collection"}
 _OF_CALLERS = {"progress", "cancel", "spark"}
 
 
@@ -126,6 +129,32 @@ def job(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     return found | {"job": named}
 
 
+def collection(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return where a sink keeps positions, and the cluster that it reads: `source` (may be missing).
+
+    Raises:
+        ConfigError: As `read`.
+    """
+    tables = _tables(file)
+    sink = tables.get("sink", {})
+    found: dict[str, Any] = {"topic": flags.get("topic")}
+    found["mongo_uri"] = (
+        flags.get("mongo_uri") or os.environ.get("MILLPOND_MONGO_URI") or tables.get("mongo", {}).get("uri")
+    )
+    for name in ("database", "collection"):
+        found[name] = flags.get(name) or os.environ.get(f"MILLPOND_{name.upper()}") or sink.get(name)
+    # A sink reads what the file calls the target.
+    source = flags.get("source") or sink.get("source") or tables.get("target")
+    try:
+        found["source"] = json.loads(source) if isinstance(source, str) else source
+    except json.JSONDecodeError:
+        raise ConfigError("source: no valid JSON", "give librdkafka properties as a JSON object") from None
+    for name in ("mongo_uri", "database", "collection"):
+        if not found[name]:
+            raise ConfigError(f"{name} is missing", f"give --{name.replace('_', '-')}, or a file")
+    return found
+
+
 def _tables(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
@@ -153,7 +182,7 @@ def _refuse_unknown(place: str, name: str, known: list[str]) -> None:
 
 def _typed(value: Any, parameter: inspect.Parameter) -> Any:
     """Read a word of the command line or the environment: JSON where it is JSON of another type than text."""
-    if not isinstance(value, str) or parameter.name in {"mongo_uri", "postgres_dsn", "dates", "topic", "job", "schema"}:
+    if not isinstance(value, str) or parameter.name in _TEXTS:
         return value
     try:
         read = json.loads(value)

@@ -62,7 +62,7 @@ impl Call {
 /// What one cursor knows of the answers.
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
-    calls: Arc<Vec<Call>>,
+    all: Arc<Vec<Call>>,
     functions: Option<Arc<dyn Functions>>,
     known: Vec<HashMap<Box<[u8]>, Value<'static>, FixedState>>,
     pending: Vec<HashMap<Box<[u8]>, Vec<Cell>, FixedState>>,
@@ -86,27 +86,29 @@ impl Calls {
         let count = calls.len();
         let known = (0..count).map(|_| HashMap::default()).collect();
         let pending = (0..count).map(|_| HashMap::default()).collect();
-        Self { calls, functions, known, pending, bytes: 0, spelled: Vec::new() }
+        Self { all: calls, functions, known, pending, bytes: 0, spelled: Vec::new() }
     }
 
     /// Whether there are any calls at all.
     #[must_use]
     pub fn any(&self) -> bool {
-        !self.calls.is_empty()
+        !self.all.is_empty()
     }
 
     /// The answer for some arguments; `Pending` when it has to be asked for.
     pub fn answer<'a>(&mut self, number: usize, arguments: Vec<Value<'a>>) -> Value<'a> {
-        let call = &self.calls[number];
+        let call = &self.all[number];
         let mut cells = Vec::with_capacity(arguments.len());
+        self.spelled.clear();
         for (value, argument) in arguments.into_iter().zip(&call.arguments) {
             match Cell::of(value, argument.kind) {
-                Ok(cell) => cells.push(cell),
+                Ok(made) => cells.push(made),
                 Err(value) => return value,
             }
         }
-        self.spelled.clear();
-        cells.iter().for_each(|cell| cell.spell(&mut self.spelled));
+        for one in &cells {
+            one.spell(&mut self.spelled);
+        }
         if let Some(known) = self.known[number].get(self.spelled.as_slice()) {
             return known.clone();
         }
@@ -122,13 +124,13 @@ impl Calls {
     /// As [`Functions::call`].
     pub fn resolve(&mut self) -> Result<bool> {
         let mut any = false;
-        for number in 0..self.calls.len() {
+        for number in 0..self.all.len() {
             let pending = std::mem::take(&mut self.pending[number]);
             if pending.is_empty() {
                 continue;
             }
             any = true;
-            let call = &self.calls[number];
+            let call = &self.all[number];
             let what = || format!("aggregate: function {}", call.function);
             let functions = self.functions.as_ref().ok_or_else(|| Error::bug(what()))?;
             // One order whatever the hashes: what a user sees of a run is the same each time.
@@ -166,7 +168,7 @@ impl Calls {
 
 impl Cell {
     /// What a column of `kind` holds of a value; the value that the call gives at once where there is none.
-    fn of<'a>(value: Value<'a>, kind: Kind) -> Result<Self, Value<'a>> {
+    fn of(value: Value<'_>, kind: Kind) -> Result<Self, Value<'_>> {
         if value == Value::Pending {
             return Err(value);
         }

@@ -88,7 +88,7 @@ fn text<'a>(value: Value<'a>, make: impl FnOnce(Cow<'a, str>) -> Option<Cow<'a, 
 }
 
 /// Part of a text, borrowed where the text is.
-fn part<'a>(text: Cow<'a, str>, make: impl Fn(&str) -> Option<Cow<'_, str>>) -> Option<Cow<'a, str>> {
+fn part(text: Cow<'_, str>, make: impl Fn(&str) -> Option<Cow<'_, str>>) -> Option<Cow<'_, str>> {
     match text {
         Cow::Borrowed(text) => make(text),
         Cow::Owned(text) => make(&text).map(|part| Cow::Owned(part.into_owned())),

@@ -35,7 +35,7 @@ impl Number {
             return None;
         }
         let large = top >> 3 == 0b11;
-        let exponent = (bits >> if large { 111 } else { 113 }) as i32 & 0x3fff;
+        let exponent = i32::try_from((bits >> if large { 111 } else { 113 }) & 0x3fff).ok()?;
         // A coefficient of over 34 digits stands for 0; the large form has no other.
         let coefficient = if large { 0 } else { bits & ((1 << 113) - 1) };
         let coefficient = if coefficient > LARGEST { 0 } else { coefficient };

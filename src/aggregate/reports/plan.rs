@@ -121,7 +121,7 @@ impl Plan {
             });
         }
         let nested = deep.into_iter().map(|mut steps| {
-            let top = names.iter().position(|name| *name == steps[0]).expect("each top was placed above");
+            let top = place(&mut names, &steps[0]);
             (top, steps.split_off(1))
         });
         let nested = nested.collect();

@@ -184,7 +184,7 @@ impl Literal {
     pub fn value(&self) -> Value<'_> {
         match self {
             Self::Text(text) => Value::Text(Cow::Borrowed(text)),
-            Self::Number(number) => Value::Number(number.clone()),
+            Self::Number(number) => Value::Number(*number),
             Self::Bool(truth) => Value::Bool(*truth),
         }
     }
