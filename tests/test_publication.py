@@ -163,7 +163,7 @@ def test_the_ledger_says_what_was_published(servers, name, postgres):
         names = [column.name for column in cursor.description or ()]
         ledger = [dict(zip(names, row, strict=True)) for row in cursor]
     wanted = {"run_id", "job", "dates", "positions", "read_at", "scanned", "counted", "excluded", "rows", "engine"}
-    wanted |= {"source", "time_field", "excluded_keys", "superseded", "repeatable"}
+    wanted |= {"source", "time_field", "excluded_keys", "superseded", "repeatable", "definitions"}
     assert wanted | {"version", "definition", "seconds", "created_at"} == set(names)
     for result, row, job, excluded in zip(
         results, ledger, (f"tests.{name}", "nightly"), ({"missing_time": 1}, {}), strict=True

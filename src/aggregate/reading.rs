@@ -14,8 +14,10 @@ use mongodb::{Collection, Database};
 use super::dates;
 use super::moment::Moment;
 use super::partial::Partial;
+use super::reports::plan::Plan;
 use super::scan::{self, Covered, Question, Scope};
 use super::settings::{AggregateSettings, Dates};
+use super::spill::Spill;
 use crate::control::{Control, Level};
 use crate::error::Result;
 
@@ -32,6 +34,8 @@ pub struct Reading {
     pub partial: Partial,
     /// When the first document was asked for.
     pub planned: Instant,
+    /// Bytes that were put aside.
+    pub spilled: u64,
 }
 
 /// Reads what the settings ask for; `named` are the dates that they name.
@@ -41,6 +45,7 @@ pub struct Reading {
 pub async fn read(
     database: &Database,
     settings: &AggregateSettings,
+    plan: &Arc<Plan>,
     named: Option<&BTreeSet<i32>>,
     control: &Arc<Control>,
 ) -> Result<Reading> {
@@ -57,7 +62,7 @@ pub async fn read(
                 None => Moment::now(&events).await?,
             };
             forgotten = Some(moment.clone());
-            once(database, &events, settings, named, moment, control).await
+            once(database, &events, settings, plan, named, moment, control).await
         };
         let error = match attempt.await {
             Ok(reading) => return Ok(reading),
@@ -117,6 +122,7 @@ async fn once(
     database: &Database,
     events: &Collection<Document>,
     settings: &AggregateSettings,
+    plan: &Arc<Plan>,
     named: Option<&BTreeSet<i32>>,
     moment: Moment,
     control: &Arc<Control>,
@@ -132,27 +138,28 @@ async fn once(
     let planned = Instant::now();
     // After the moment was taken: an index knows of every list that it shows.
     let lists = wanted.is_some() && scan::lists(database, events.name(), &settings.time_field).await?;
-    let fields = scan::fields(database, events.name(), &settings.time_field).await?;
-    let question = Question { time_field: settings.time_field.clone(), fields, moment };
+    let fields = scan::fields(database, events.name(), plan).await?;
+    let question = Question { plan: Arc::clone(plan), fields, moment };
     // One more than there are cores: while one folds, the server has work.
     let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
     let cursors = if settings.cursors == 0 { (cores + 1).min(16) } else { settings.cursors.min(64) };
-    let partial = loop {
+    let (partial, spilled) = loop {
+        let spill = Arc::new(Spill::new(settings.memory_limit));
         let ranges = match &wanted {
             None => scan::all_ranges(events, &covered, &question.moment).await?,
             Some(dates) => scan::date_ranges(&settings.time_field, dates, lists),
         };
         let dates = wanted.clone().map(Arc::new);
         let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
-        let partial = scan::run(events, &question, ranges, &scope, cursors, control).await?;
+        let partial = scan::run(events, &question, ranges, &scope, (cursors, &spill), control).await?;
         let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
         match partial.later {
             // A text of the date that seemed the latest lies on the next one, by an offset to the west.
             Some(later) if settings.dates == Dates::Latest && newest.is_some_and(|newest| later > newest) => {
                 wanted = Some(until(later));
             }
-            _ => break partial,
+            _ => break (partial, spill.used()),
         }
     };
-    Ok(Reading { moment: question.moment, covered, wanted, partial, planned })
+    Ok(Reading { moment: question.moment, covered, wanted, partial, planned, spilled })
 }

@@ -10,9 +10,12 @@ use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
 use tokio::task::JoinSet;
 
+use super::fold::{Folder, Wanted};
 use super::instant;
 use super::moment::Moment;
-use super::partial::{Partial, Wanted};
+use super::partial::Partial;
+use super::reports::plan::Plan;
+use super::spill::Spill;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::told;
@@ -285,37 +288,36 @@ fn after(id: ObjectId) -> Option<ObjectId> {
 ///
 /// # Errors
 /// As [`told`].
-pub async fn fields(database: &Database, collection: &str, time_field: &str) -> Result<Option<Document>> {
+pub async fn fields(database: &Database, collection: &str, plan: &Plan) -> Result<Option<Document>> {
+    let Some(fields) = plan.fields() else { return Ok(None) };
     let stats = database.run_command(doc! {"collStats": collection}).await;
     let stats = stats.map_err(|error| told(format!("aggregate: size of {collection}"), error))?;
     let size = stats.get("avgObjSize").and_then(|size| size.as_i32().map(i64::from).or_else(|| size.as_i64()));
     if size.unwrap_or(0) <= SMALL {
         return Ok(None);
     }
-    let mut fields = doc! {"product_id": 1, "device_id": 1, "store_id": 1, "referrer_url": 1};
-    fields.insert(time_field, 1);
-    Ok(Some(fields))
+    Ok(Some(fields.iter().map(|field| (field.clone(), bson::Bson::Int32(1))).collect()))
 }
 
 /// How the cursors of a scan ask.
 #[derive(Debug, Clone)]
 pub struct Question {
-    pub time_field: String,
+    pub plan: Arc<Plan>,
     /// `None`: documents as they are.
     pub fields: Option<Document>,
     pub moment: Moment,
 }
 
-/// Reads the ranges with `cursors` tasks, and merges what they fold.
+/// Reads the ranges with so many tasks, and merges what they fold; what is too much for the memory is put aside meanwhile.
 ///
 /// # Errors
-/// As [`told`]; `Cancelled`. No task goes on then.
+/// As [`told`]; `Cancelled`; as [`Spill::put`] and [`Spill::total`]. No task goes on then.
 pub async fn run(
     events: &Collection<Document>,
     question: &Question,
     ranges: VecDeque<Document>,
     scope: &Scope,
-    cursors: usize,
+    (cursors, spill): (usize, &Arc<Spill>),
     control: &Arc<Control>,
 ) -> Result<Partial> {
     let queue = Arc::new(Mutex::new(ranges));
@@ -323,27 +325,33 @@ pub async fn run(
     for _ in 0..cursors {
         let (queue, events, scope) = (Arc::clone(&queue), events.clone(), scope.clone());
         let (question, control) = (question.clone(), Arc::clone(control));
+        let mut folder = Folder::new(Arc::clone(&question.plan), Arc::clone(spill), spill.share(cursors));
         tasks.spawn(async move {
-            let mut partial = Partial::default();
             loop {
                 let range = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(range) = range else {
-                    partial.settle();
-                    return Ok::<_, Error>(partial);
+                    folder.partial.settle();
+                    return Ok::<_, Error>(folder.partial);
                 };
-                read(&events, &question, range, &scope, &control, &mut partial).await?;
+                read(&events, &question, range, &scope, &control, &mut folder).await?;
             }
         });
     }
-    let mut whole: Option<Partial> = None;
+    let mut partials = Vec::with_capacity(cursors);
     while let Some(ended) = tasks.join_next().await {
-        let partial = ended.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error))??;
-        match &mut whole {
-            None => whole = Some(partial),
-            Some(whole) => whole.merge(partial),
-        }
+        partials.push(ended.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error))??);
     }
-    let mut whole = whole.unwrap_or_default();
+    let plan = &question.plan;
+    let mut whole = Partial::new(plan);
+    // Once one cursor had to, all do: what is counted by parts must not be seen elsewhere too.
+    let aside = spill.used() > 0;
+    for mut partial in partials {
+        if aside {
+            spill.put(&mut partial, plan)?;
+        }
+        whole.merge(partial);
+    }
+    spill.total(&mut whole, plan)?;
     // Once, or each report would sort a copy.
     whole.settle();
     Ok(whole)
@@ -355,10 +363,10 @@ async fn read(
     range: Document,
     scope: &Scope,
     control: &Control,
-    partial: &mut Partial,
+    folder: &mut Folder,
 ) -> Result<()> {
     let what = || format!("aggregate: read {}", events.name());
-    let Question { time_field, fields, moment } = question;
+    let Question { fields, moment, .. } = question;
     // The planner might scan the collection for each of many small ranges: the index is named.
     let hint = range.contains_key("_id").then(|| Hint::Keys(doc! {"_id": 1}));
     let mut options = FindOptions::builder().batch_size(10_000).projection(fields.clone()).hint(hint).build();
@@ -369,14 +377,13 @@ async fn read(
     let mut batches = batches.stream(&mut session);
     while let Some(batch) = batches.try_next().await.map_err(|error| moment.meant(what(), error))? {
         control.check("aggregate: read documents")?;
-        let before = partial.scanned;
-        let documents = batch.doc_slices().map_err(|error| told(what(), error))?;
-        for document in documents {
+        let mut documents = Vec::new();
+        for document in batch.doc_slices().map_err(|error| told(what(), error))? {
             let document = document.map_err(|error| Error::bug(what()).because(error))?;
-            let raw = document.as_document().ok_or_else(|| Error::bug(what()))?;
-            partial.fold(raw.as_bytes(), time_field.as_bytes(), scope);
+            documents.push(document.as_document().ok_or_else(|| Error::bug(what()))?.as_bytes());
         }
-        control.add_read(partial.scanned - before);
+        folder.batch(&documents, scope)?;
+        control.add_read(documents.len() as u64);
         #[cfg(feature = "sabotage")]
         crate::sabotage::step("aggregate.while_reading");
     }

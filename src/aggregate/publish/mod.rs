@@ -114,6 +114,11 @@ impl Publisher {
             published.extend(mine);
         }
         checks::refuse(&failures)?;
+        for table in ledger::redefined(&transaction, place, books).await? {
+            books
+                .warnings
+                .push(format!("{table}: its definition has changed; dates that this run leaves are of the old one"));
+        }
         ledger::write(&transaction, place, books, &texts(&published), created).await?;
         #[cfg(feature = "sabotage")]
         crate::sabotage::step("aggregate.before_commit");
