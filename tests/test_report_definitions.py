@@ -212,3 +212,21 @@ def test_a_table_of_another_definition_is_refused_with_the_difference(servers, n
     )
     assert absent.excluded_keys == {"absent": {"null_key": absent.counted}}
     assert absent.rows == {"absent": 0}
+
+
+def test_another_definition_of_a_table_is_told(servers, name, postgres):
+    store(servers, name, 50)
+    words: dict[str, Any] = {"database": "tests", "collection": name, "dates": "all"}
+    one, other = (
+        r.Report("mine", "device_id", {"n": r.count()}, where=[r.Where("price", missing=missing)])
+        for missing in (True, False)
+    )
+    results = [
+        millpond.aggregate(servers.mongo_uri, postgres, **words, reports=["product_views", report])
+        for report in (one, one, other, other)
+    ]
+    told = [[warning for warning in result.warnings if "definition" in warning] for result in results]
+    assert [len(warnings) for warnings in told] == [0, 0, 1, 0]
+    assert told[2][0].startswith("mine: ")
+    assert results[0].definitions["product_views_daily"] == results[2].definitions["product_views_daily"]
+    assert results[0].definitions["mine"] != results[2].definitions["mine"]
