@@ -56,6 +56,10 @@ bench-sink: environments jars ## sink() beside raw inserts and confluent-kafka +
 	cargo build --release --locked --quiet --example raw --features pyo3/extension-module
 	$(DEV)/python benchmarks/sink.py --raw $(CARGO_TARGET_DIR)/release/examples/raw $(BENCH_ARGS)
 
+.PHONY: bench-publish
+bench-publish: environments ## rows into the report tables beside psql's own copy
+	$(DEV)/python benchmarks/publish.py $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: environments ## SECONDS=…: JSON to BSON beside a second reader, coverage-guided; what is found stays in .build/corpus
 	@$(DEV)/python scripts/fuzz.py $(or $(SECONDS),600) .build/corpus

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bson::{Document, RawDocument, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
-use mongodb::options::{Acknowledgment, WriteConcern};
+use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -56,6 +56,8 @@ struct Insert {
     file: String,
     batch_size: usize,
     in_flight: usize,
+    /// The driver's own default is to keep a record of each attempt.
+    retry_writes: Option<bool>,
 }
 
 /// One date of a collection, through the index on `timestamp`.
@@ -207,8 +209,10 @@ async fn insert(job: Insert) -> Outcome<(u64, Duration)> {
     }
     let began = Instant::now();
     let majority = WriteConcern::builder().w(Acknowledgment::Majority).build();
+    let mut options = ClientOptions::parse(&job.uri).await?;
+    options.retry_writes = job.retry_writes;
     let collection: Collection<RawDocumentBuf> =
-        Client::with_uri_str(&job.uri).await?.database(&job.database).collection(&job.collection);
+        Client::with_options(options)?.database(&job.database).collection(&job.collection);
     let events = documents.len() as u64;
     let mut flying = VecDeque::new();
     for batch in documents.chunks(job.batch_size) {

@@ -68,6 +68,30 @@ def test_run_carries_all_three_and_top_shows_them(servers, name, postgres, tmp_p
     assert call("sink", "--config", file, "--topic", f"{name}-out", MILLPOND_TOPIC="missing").returncode == 0
 
 
+def test_reports_of_a_file_are_made_and_shown(servers, name, postgres, tmp_path):
+    with servers.mongo() as client:
+        client["tests"][name].create_index("timestamp")
+        client["tests"][name].insert_many(
+            {"timestamp": "2025-10-31", "url": f"https://{i % 3}.example"} for i in range(7)
+        )
+    reports, file = tmp_path / "reports.toml", tmp_path / "millpond.toml"
+    reports.write_text(
+        '[[reports]]\ntable = "hosts"\nkey = {host = {domain = "url"}}\nmetrics = {n = "count", least = {min = "n"}}\n'
+    )
+    file.write_text(toml(configured(servers, name, dsn=postgres)))
+    done = call("aggregate", "--config", file, "--reports", reports, "--memory-limit", 1 << 24, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["aggregate"]["rows"] == {"hosts": 3}
+    # Inline in the one file, too.
+    file.write_text(file.read_text() + "\n" + reports.read_text().replace("[[reports]]", "[[aggregate.reports]]"))
+    best = json.loads(call("top", "--config", file, "-n", 2, "--json").stdout)
+    assert [(row["host"], row["n"]) for row in best["hosts"]] == [("0.example", 3), ("1.example", 2)]
+    reports.write_text('[[reports]]\ntable = "hosts"\nkey = "url"\nmetrics = {n = "cuont"}\n')
+    refused = call("aggregate", "--config", file, "--reports", reports)
+    assert refused.returncode == 2
+    assert "reports[0].metrics.n" in refused.stderr
+
+
 def test_doctor_names_what_is_wrong_and_no_secret(servers, name, tmp_path):
     servers.create(servers.remote, name, 1)
     good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"

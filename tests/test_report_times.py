@@ -170,6 +170,19 @@ def test_the_calendar_ends_with_the_years_1_and_9999(servers, name, postgres, da
     assert found == truth.rows["product_views_daily"]
 
 
+@pytest.mark.parametrize("dates", [["2025-10-30", "2025-11-01"], ["2025-11-01", "2025-10-28", "2025-10-30"]])
+def test_a_day_between_two_dates_is_read_once(servers, name, dates):
+    """Its noon is an offset's way from both."""
+    clocks = ("00:30", "11:59", "12:00", "12:30", "13:00", "13:59", "14:00", "23:59")
+    documents = fill(
+        servers, name, [f"2025-10-31T{at}:00{by}" for at in clocks for by in ("+14:00", "-12:00", "+13:30")]
+    )
+    truth = oracle.tell(documents, {dt.date.fromisoformat(date) for date in dates})
+    result = millpond.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates=dates)
+    assert list(result.tables["product_views_daily"]) == truth.rows["product_views_daily"]
+    assert (result.counted, result.scanned <= len(documents)) == (truth.counted, True)
+
+
 def test_a_list_of_times_is_one_event_without_a_time(servers, name):
     """An index holds each item of it; a dated run meets it for none of them, and says that it did not place it (I1)."""
     fill(servers, name, [["2025-10-31T01:00:00Z", "2025-10-31T22:30:00Z", "2025-11-02"], "2025-10-31T10:00:00Z"])

@@ -125,7 +125,8 @@ def test_the_highest_version_wins_whatever_the_order(servers, name, identity):
     assert stored(servers, name) == expected, f"seed {SEED}"
     total = Counter({part: sum(books[part] for books in again) for part in parts})
     assert total["inserted"] == total["replaced"] == total["deleted"] == total["dead_lettered"] == 0
-    assert again[0]["read"] == EVENTS
+    # One that starts late finds positions that another has moved.
+    assert sum(books["read"] for books in again) >= EVENTS
     assert again[0]["already_present"] <= KEYS
     with servers.mongo() as client:
         indexes = client["tests"][name].index_information()

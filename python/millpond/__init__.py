@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         FencedError,
         PositionError,
     )
+    from millpond.functions import function
     from millpond.jaas import kafka_from_jaas
     from millpond.ledger import explain_report, runs
     from millpond.progress import Progress
     from millpond.replay import replay_dead_letters, replay_stored_letters
+    from millpond.reports import Key, Report, Where
     from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult, StoredReplayResult
     from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS, DropIf, Field, Secret, Transform
     from millpond.verbs import aggregate, bridge, sink
@@ -34,10 +36,12 @@ _WHERE = {
     "millpond.errors": (
         "BugError", "Cancelled", "ConfigError", "DataError", "Error", "ExternalError", "FencedError", "PositionError",
     ),
+    "millpond.functions": ("function",),
     "millpond.jaas": ("kafka_from_jaas",),
     "millpond.ledger": ("explain_report", "runs"),
     "millpond.progress": ("Progress",),
     "millpond.replay": ("replay_dead_letters", "replay_stored_letters"),
+    "millpond.reports": ("Key", "Report", "Where"),
     "millpond.results": (
         "AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult", "StoredReplayResult",
     ),
@@ -63,17 +67,21 @@ __all__ = [
     "FencedError",
     "Field",
     "Frame",
+    "Key",
     "PositionError",
     "Progress",
     "ReplayResult",
+    "Report",
     "Secret",
     "SinkResult",
     "StoredReplayResult",
     "Transform",
+    "Where",
     "__version__",
     "aggregate",
     "bridge",
     "explain_report",
+    "function",
     "kafka_from_jaas",
     "replay_dead_letters",
     "replay_stored_letters",

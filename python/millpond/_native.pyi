@@ -35,9 +35,12 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """The columns' names, in the table's order."""
+    @property
+    def keys(self) -> int:
+        """How many of the columns, the first ones, are keys."""
     def __len__(self) -> int: ...
     def rows(self, limit: int | None = None) -> list[tuple[Any, ...]]:
-        """Return the first `limit` rows as tuples; all without a limit."""
+        """Return the first `limit` rows as tuples; all without a limit. A NUMERIC is a Decimal."""
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Export the rows as an Arrow C stream, one batch."""
 
@@ -50,7 +53,12 @@ def sink(settings: str, token: CancelToken, observer: _Observer | None = None, o
 def replay(settings: str, token: CancelToken, observer: _Observer | None = None, oauth: _OAuth | None = None) -> str:
     """Replay dead letters with the settings of a JSON object; return the books as one."""
 
-def aggregate(settings: str, token: CancelToken, observer: _Observer | None = None) -> tuple[str, dict[str, Table]]:
+def aggregate(
+    settings: str,
+    token: CancelToken,
+    observer: _Observer | None = None,
+    functions: dict[str, Callable[[Table], list[Any]]] | None = None,
+) -> tuple[str, dict[str, Table]]:
     """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""
 
 def runs(settings: str, token: CancelToken) -> str:

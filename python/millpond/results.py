@@ -79,6 +79,10 @@ class SinkResult(Result):
     """read = inserted + already_present + replaced + superseded + deleted + dead_lettered; `gaps` as in a bridge."""
 
 
+def _binary(value: Any) -> Any:
+    return value.encode() if isinstance(value, str) else value
+
+
 class Frame:
     """The rows of one report; polars, pandas, pyarrow and DuckDB read it through the Arrow PyCapsule interface."""
 
@@ -108,14 +112,17 @@ class Frame:
         return [dict(zip(self.columns, row, strict=True)) for row in self]
 
     def top(self, n: int = 10, *, date: object = None) -> list[dict[str, Any]]:
-        """Return the `n` rows of most views of a date (default: the latest one), ties by key."""
+        """Return the `n` rows of a date (default: the latest one) with the most of the first metric, ties by key."""
         rows = self.to_dicts()
         if not rows:
             return []
         wanted = str(date or max(row["report_date"] for row in rows))
-        key = self.columns[0]
+        keys, metric = self.columns[: self._table.keys], self.columns[self._table.keys]
         rows = [row for row in rows if str(row["report_date"]) == wanted]
-        return sorted(rows, key=lambda row: (-row["view_count"], row[key].encode()))[:n]
+        rows.sort(key=lambda row: [_binary(row[key]) for key in keys])
+        there = [row for row in rows if row[metric] is not None]
+        there.sort(key=lambda row: _binary(row[metric]), reverse=True)
+        return (there + [row for row in rows if row[metric] is None])[:n]
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)

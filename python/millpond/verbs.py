@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from millpond import _native, oauth
+from millpond import _native, functions, oauth
 from millpond._native import CancelToken
 from millpond.checks import ChecksArgument, plain
 from millpond.errors import Cancelled, ConfigError
 from millpond.progress import Progress, bar
+from millpond.reports import ReportsArgument, definitions
 from millpond.results import AggregateResult, BridgeResult, SinkResult
 from millpond.transforms import PRODUCT_VIEW_REPORTS, TransformArgument, definition
 
@@ -210,7 +211,7 @@ def aggregate(
     database: str,
     collection: str,
     dates: str | dt.date | Sequence[str | dt.date] = "latest",
-    reports: str = PRODUCT_VIEW_REPORTS,
+    reports: ReportsArgument = PRODUCT_VIEW_REPORTS,
     time_field: str = "timestamp",
     engine: str = "native",
     mode: str = "full",
@@ -221,10 +222,11 @@ def aggregate(
     allow_scan: bool = False,
     schema: str | None = None,
     checks: ChecksArgument = None,
+    memory_limit: int | None = None,
     progress: ProgressArgument = None,
     cancel: CancelToken | None = None,
 ) -> AggregateResult:
-    """Make the daily product, country and referrer reports and publish them in one PostgreSQL transaction.
+    """Make daily reports, the three of product views or your own, and publish them in one PostgreSQL transaction.
 
     Args:
         mongo_uri: MongoDB connection string.
@@ -232,7 +234,8 @@ def aggregate(
         database: Database to read.
         collection: Collection to read.
         dates: "latest", "all", a date, a list of dates, or a range "2025-10-01..2025-10-31".
-        reports: The default set; others are not available yet.
+        reports: The default set, `millpond.Report`s, the same as mappings, the path of a TOML file (docs/reports.md),
+            or a list of these.
         time_field: The field whose date counts.
         engine: "native"; Spark is not available yet.
         mode: "full"; incremental runs are not available yet.
@@ -243,14 +246,14 @@ def aggregate(
         allow_scan: Read the whole collection when no index begins with `time_field`.
         schema: Where the reports are kept. Default: the first schema of the search path.
         checks: `millpond.Check`s, or their fields as mappings: what must hold before the commit.
+        memory_limit: Bytes that keys, metrics and distinct values may take while events are read (default: 1 GiB); what
+            is more goes to a temporary file without name, and the result is exact all the same.
         progress: As in `bridge`.
         cancel: As in `bridge`.
 
     Raises:
         ConfigError, ExternalError, DataError, Cancelled, BugError: see `millpond.errors`.
     """
-    if reports != PRODUCT_VIEW_REPORTS:
-        raise ConfigError("reports: only millpond.PRODUCT_VIEW_REPORTS is available yet", "leave it out")
     if spark is not None:
         raise ConfigError("spark: not available yet", "leave it out")
     settings = {
@@ -259,6 +262,8 @@ def aggregate(
         "database": database,
         "collection": collection,
         "dates": _dates(dates),
+        "reports": definitions(reports),
+        "functions": functions.signatures(),
         "time_field": time_field,
         "engine": engine,
         "mode": mode,
@@ -268,9 +273,10 @@ def aggregate(
         "allow_scan": allow_scan,
         "schema": schema,
         "checks": plain(checks),
+        "memory_limit": memory_limit,
     }
     with _watched("aggregate", progress, cancel) as (token, observer):
-        books, tables = _native.aggregate(_json(settings), token, observer)
+        books, tables = _native.aggregate(_json(settings), token, observer, functions.callables())
         return AggregateResult(json.loads(books), tables)
 
 

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bson::{Bson, Document, doc};
-use futures_util::TryStreamExt;
 use mongodb::Collection;
+use mongodb::options::FindOptions;
 
 use super::instant::{self, Instant};
+use super::moment::Moment;
 use super::scan::Covered;
 use super::settings::{AggregateSettings, Dates};
 use crate::error::{Error, Result};
-use crate::mongo::client::told;
 
 /// Values stepped over at the top of the index before we ask for help.
 const GARBAGE: u32 = 1_000;
@@ -56,8 +56,9 @@ pub async fn latest(
     events: &Collection<Document>,
     settings: &AggregateSettings,
     covered: &Covered,
+    moment: &Moment,
 ) -> Result<Option<i32>> {
-    let top = Top { events, field: &settings.time_field, limit: limit(settings), covered };
+    let top = Top { events, field: &settings.time_field, limit: limit(settings), covered, moment };
     let moments = doc! {"$type": "date", "$lte": bson::DateTime::from_millis(top.limit / 1_000)};
     let moment = top.newest(moments).await?.map(|(date, _)| date);
     let Some((date, mut text)) = top.newest(doc! {"$type": "string"}).await? else { return Ok(moment) };
@@ -100,6 +101,7 @@ struct Top<'a> {
     /// Microseconds since 1970.
     limit: i64,
     covered: &'a Covered,
+    moment: &'a Moment,
 }
 
 impl Top<'_> {
@@ -107,9 +109,10 @@ impl Top<'_> {
     async fn newest(&self, filter: Document) -> Result<Option<(i32, String)>> {
         let what = || format!("aggregate: the newest {} of {}", self.field, self.events.name());
         let (field, mut garbage) = (self.field, 0);
-        let find = self.events.find(doc! {field: filter}).projection(doc! {field: 1}).sort(doc! {field: -1});
-        let mut found = find.await.map_err(|error| told(what(), error))?;
-        while let Some(document) = found.try_next().await.map_err(|error| told(what(), error))? {
+        let told = |error| self.moment.meant(what(), error);
+        let downwards = FindOptions::builder().projection(doc! {field: 1}).sort(doc! {field: -1}).build();
+        let mut found = self.moment.find(self.events, doc! {field: filter}, downwards).await.map_err(told)?;
+        while let Some(document) = found.next().await.map_err(told)? {
             let id = document.get_object_id("_id").ok().map(|id| id.bytes());
             // On its way only: no report counts it yet.
             if id.is_some_and(|id| self.covered.holds(&id) == Some(false)) {

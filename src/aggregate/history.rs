@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_postgres::Client;
 
+use super::moment::Moment;
 use super::publish::report::{CREATED, DATE};
 use super::publish::{ledger, tables};
 use super::{instant, on_runtime, scan};
@@ -59,7 +60,7 @@ pub fn runs(place: &Where, chosen: &Chosen, control: &Arc<Control>) -> Result<Ve
         let from = ledger_of(&schema);
         let query = format!(
             "SELECT row_to_json(r)::text FROM (SELECT * FROM {from} WHERE ($1::text IS NULL OR job = $1)
-                AND ($2::text IS NULL OR $2::text::date = ANY(dates)) ORDER BY read_at DESC LIMIT $3) AS r"
+                AND ($2::text IS NULL OR $2::text::date = ANY(dates)) ORDER BY read_at DESC, created_at DESC LIMIT $3) AS r"
         );
         let rows = client.query(&query, &[&chosen.job, &date, &limit]).await;
         let rows = rows.map_err(|error| told("postgres: read millpond_runs", error))?;
@@ -85,7 +86,8 @@ pub fn explain(
         // The publication that stands is that of the latest reading: an older one leaves it alone.
         let query = format!(
             "SELECT DISTINCT ON (t) t, row_to_json(r)::text FROM {from} AS r, jsonb_object_keys(r.rows) AS t
-             WHERE $1::text::date = ANY(r.dates) AND ($2::text IS NULL OR t = $2) ORDER BY t, r.read_at DESC"
+             WHERE $1::text::date = ANY(r.dates) AND ($2::text IS NULL OR t = $2) ORDER BY t, r.read_at DESC,
+                r.created_at DESC"
         );
         let rows = client.query(&query, &[&date, &table]).await;
         let rows = rows.map_err(|error| told("postgres: read millpond_runs", error))?;
@@ -165,8 +167,9 @@ async fn newer(mongo_uri: &str, run: &Value) -> Result<Option<BTreeMap<String, i
     let (Some((database, collection)), Some(then)) = (source, run.get("positions").and_then(Value::as_object)) else {
         return Ok(None);
     };
-    let database = client::connect(mongo_uri).await?.database(database);
-    let now = scan::covered(&database, collection).await?.named;
+    let client = client::connect(mongo_uri).await?;
+    let moment = Moment::passing(&client).await?;
+    let now = scan::covered(&client.database(database), collection, &moment).await?.named;
     // Other programs' documents have no positions: what of them is new cannot be told.
     let known = run.get("repeatable").and_then(Value::as_bool) == Some(true) && !(now.is_empty() && then.is_empty());
     Ok(known.then(|| since(&now, then)))

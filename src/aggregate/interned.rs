@@ -51,6 +51,29 @@ impl Interned {
         slice(&self.bytes, &self.ends, number)
     }
 
+    /// All texts, by number.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        (0..u32::try_from(self.ends.len()).unwrap_or(u32::MAX)).map(|number| self.text(number))
+    }
+
+    /// How many texts there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        self.bytes.capacity() + 8 * self.ends.capacity() + 9 * self.table.capacity()
+    }
+
     /// The numbers here of all of another's texts, in the order of theirs.
     pub fn adopt(&mut self, other: &Self) -> Vec<u32> {
         (0..u32::try_from(other.ends.len()).unwrap_or(u32::MAX)).map(|number| self.number(other.text(number))).collect()

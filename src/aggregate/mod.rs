@@ -4,27 +4,38 @@
 //! |---|---|
 //! | [`settings`] | what a run is told and answers |
 //! | [`dates`] | which dates are reported |
+//! | [`moment`], [`reading`] | one moment for all that is read, and a reading begun again when it breaks |
 //! | [`scan`] | parallel cursors over a work queue of ranges; what the positions cover |
 //! | [`element`], [`instant`] | fields and times of raw documents |
-//! | [`partial`], [`rows`] | the kernel: fold, merge, finish |
+//! | [`reports`] | reports as data: definitions, and what they say about one event |
+//! | [`fold`], [`partial`], [`rows`] | the kernel: fold, merge, finish |
+//! | [`states`], [`exact`] | what metrics keep of events; sums without rounding |
+//! | [`arrow`], [`spill`] | a Partial to Arrow and back; those beyond `memory_limit` |
 //! | [`interned`], [`visitors`] | texts by number, and exact sets of pairs of them |
 //! | [`publish`] | one transaction for all tables and dates |
 //! | [`history`] | what was published, and what has arrived since |
 
+pub mod arrow;
 pub mod dates;
 pub mod element;
+pub mod exact;
+pub mod fold;
 pub mod history;
 pub mod instant;
 pub mod interned;
+pub mod moment;
 pub mod partial;
 pub mod publish;
+pub mod reading;
+pub mod reports;
 pub mod rows;
 pub mod scan;
 pub mod settings;
+pub mod spill;
+pub mod states;
 pub mod visitors;
 
 use std::collections::BTreeSet;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,11 +44,15 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 pub use settings::{AggregateResult, AggregateSettings};
 
-use self::partial::{Partial, REPORTS};
-use self::publish::report::{Day, Report, product_views};
-use self::publish::{Publisher, ledger};
-use self::scan::{Covered, Scope};
-use self::settings::{AggregateBooks, Dates, Sample};
+use self::moment::Moment;
+use self::partial::Partial;
+use self::publish::Publisher;
+use self::publish::report::{Day, Report, Table};
+use self::reading::Reading;
+use self::reports::definition::name;
+use self::reports::plan::{Form, Plan};
+use self::scan::Covered;
+use self::settings::{AggregateBooks, Sample};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::{self, told};
@@ -79,7 +94,8 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     let began = Instant::now();
     let named = dates::named(&settings.dates)?;
     settings.check()?;
-    let tables = product_views();
+    let plan = Arc::new(Plan::new(settings.reports.clone(), &settings.time_field, settings.functions.clone()));
+    let tables: Vec<Table> = plan.reports.iter().map(reports::definition::Definition::target).collect();
     let mut publisher = match &settings.postgres_dsn {
         None => None,
         Some(dsn) => Some(Publisher::open(dsn, settings.schema.as_deref(), &tables, &settings.checks).await?),
@@ -91,47 +107,25 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         run_id: uuid::Uuid::new_v4().to_string(),
         job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
         engine: "native".into(),
-        read_at: now(),
         source: format!("{}.{}", settings.database, settings.collection),
         time_field: settings.time_field.clone(),
-        definition: ledger::definition(&tables),
+        definition: plan.name.clone(),
+        definitions: plan
+            .reports
+            .iter()
+            .map(|report| (report.table.clone(), name(std::slice::from_ref(report))))
+            .collect(),
         ..AggregateBooks::default()
     };
-    let covered = Arc::new(scan::covered(&database, &settings.collection).await?);
+    let reading = reading::read(&database, settings, &plan, named.as_ref(), control).await?;
+    let Reading { moment, covered, wanted, partial, planned, spilled } = reading;
+    let planned = (planned - began).as_secs_f64();
+    books.read_at = moment.read_at.clone();
+    books.snapshot = moment.is_snapshot();
     books.positions = covered.named.clone();
-    let back = i32::try_from(settings.lookback_days).unwrap_or(i32::MAX);
-    let until = |date: i32| (date.saturating_sub(back)..=date).collect::<BTreeSet<i32>>();
-    let mut wanted = match (&settings.dates, named) {
-        (Dates::All, _) => None,
-        (_, Some(dates)) => Some(dates),
-        (_, None) => Some(dates::latest(&events, settings, &covered).await?.map_or_else(BTreeSet::new, until)),
-    };
-    let planned = began.elapsed().as_secs_f64();
-    let lists = wanted.is_some() && scan::lists(&database, &settings.collection, &settings.time_field).await?;
-    let fields = scan::fields(&database, &settings.collection, &settings.time_field).await?;
-    // One more than there are cores: while one folds, the server has work.
-    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
-    let cursors = if settings.cursors == 0 { (cores + 1).min(16) } else { settings.cursors.min(64) };
-    let partial = loop {
-        let ranges = match &wanted {
-            None => scan::all_ranges(&events, &covered).await?,
-            Some(dates) => scan::date_ranges(&settings.time_field, dates, lists),
-        };
-        let dates = wanted.clone().map(Arc::new);
-        let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
-        let partial =
-            scan::run(&events, &settings.time_field, fields.as_ref(), ranges, &scope, cursors, control).await?;
-        let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
-        match partial.later {
-            // A text of the date that seemed the latest lies on the next one, by an offset to the west.
-            Some(later) if settings.dates == Dates::Latest && newest.is_some_and(|newest| later > newest) => {
-                wanted = Some(until(later));
-            }
-            _ => break partial,
-        }
-    };
+    books.spilled = spilled;
     let scanned = began.elapsed().as_secs_f64();
-    keep_books(&mut books, &partial, &covered)?;
+    keep_books(&mut books, &plan, &partial, &covered, &moment)?;
     if wanted.is_some() {
         let whole = scan::documents(&events, &covered).await?;
         books.unplaced = Some(whole.saturating_sub(partial.scanned));
@@ -139,7 +133,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
     dates.extend(partial.dates.keys());
     let reports = tables.into_iter().enumerate().map(|(report, table)| {
-        let frame = rows::frame(report, &rows::finish(&partial, report)?)?;
+        let frame = rows::finish(&partial, report, &plan.reports[report])?;
         let days = partial.dates.iter().map(|(date, groups)| {
             let null_keys = groups.reports[report].excluded.get("null_key").copied().unwrap_or(0);
             (*date, Day { counted: groups.counted, null_keys })
@@ -210,7 +204,13 @@ async fn require_index(events: &Collection<Document>, settings: &AggregateSettin
 }
 
 /// I1: scanned = counted + excluded.
-fn keep_books(books: &mut AggregateBooks, partial: &Partial, covered: &Covered) -> Result<()> {
+fn keep_books(
+    books: &mut AggregateBooks,
+    plan: &Plan,
+    partial: &Partial,
+    covered: &Covered,
+    moment: &Moment,
+) -> Result<()> {
     books.scanned = partial.scanned;
     books.counted = partial.counted;
     books.excluded = partial.excluded.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
@@ -222,29 +222,28 @@ fn keep_books(books: &mut AggregateBooks, partial: &Partial, covered: &Covered) 
         )));
     }
     for date in partial.dates.values() {
-        for ((table, _), groups) in REPORTS.iter().zip(&date.reports) {
-            let reasons = books.excluded_keys.entry((*table).to_owned()).or_default();
+        for (report, groups) in plan.reports.iter().zip(&date.reports) {
+            let reasons = books.excluded_keys.entry(report.table.clone()).or_default();
             for (reason, count) in &groups.excluded {
                 *reasons.entry((*reason).to_owned()).or_default() += count;
             }
         }
     }
     for (field, reason, document) in &partial.samples {
-        books.samples.push(Sample { field, reason, document: document.clone() });
+        books.samples.push(Sample { field: field.clone(), reason, document: document.clone() });
     }
     books.repeatable = partial.foreign == 0 && covered.replaced_by.is_none();
-    if let Some(id) = &covered.replaced_by {
-        books.warnings.push(format!("documents are replaced (id={id:?}): the run is not repeatable"));
-    } else if partial.foreign > 0 {
-        books
-            .warnings
-            .push(format!("{} documents of other writers were read: the run is not repeatable", partial.foreign));
+    if !books.repeatable && !moment.is_snapshot() {
+        let which = match &covered.replaced_by {
+            Some(id) => format!("documents that are replaced (id={id:?})"),
+            None => format!("{} documents of other writers", partial.foreign),
+        };
+        let why = moment.without;
+        books.warnings.push(format!("{which} were read without a snapshot ({why}): the run is not repeatable"));
     }
-    if partial.unfit_devices > 0 {
-        books.warnings.push(format!(
-            "{} events with an unusable device_id count as views, not as visitors",
-            partial.unfit_devices
-        ));
+    for (input, unfit) in plan.inputs.iter().zip(&partial.unfit).filter(|(_, unfit)| **unfit > 0) {
+        let (label, of) = (&input.label, if matches!(input.form, Form::Interned(_)) { "visitors" } else { "values" });
+        books.warnings.push(format!("{unfit} events with an unusable {label} count as views, not as {of}"));
     }
     Ok(())
 }

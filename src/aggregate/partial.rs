@@ -1,43 +1,30 @@
-//! The kernel: `fold` (events → Partial), `merge` (Partial + Partial → Partial); `finish` is in [`super::rows`].
+//! What folding events gives, and how two of them are merged: in any split and any order the rows are the same. `fold` is in
+//! [`super::fold`], `finish` in [`super::rows`].
 //!
-//! A Partial holds, per date, report and key, the count, the latest moment and the exact set of devices. Keys and devices
-//! are interned, so that a set is one of pairs of small numbers.
+//! Per date and report, each key has a row: its events, and what each metric keeps of them. Keys are interned where they
+//! belong, so that a key's number is its row; what distinct counts see is interned once for all, so that their sets are of
+//! pairs of small numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
-use super::element::{Element, walk};
-use super::instant::Instant;
+use super::element::Element;
 use super::interned::Interned;
-use super::visitors::Visitors;
-
-/// The reports of the default set, in the order of [`DatePartial::reports`].
-pub const REPORTS: [(&str, &str); 3] = [
-    ("product_views_daily", "product_id"),
-    ("country_views_daily", "store_id"),
-    ("referrer_views_daily", "referrer_url"),
-];
-const REFERRER: usize = 2;
-/// What a VARCHAR(255) key holds, in code points.
-pub const KEY_LENGTH: usize = 255;
+use super::reports::definition::Definition;
+use super::reports::plan::Plan;
+use super::states::{State, Taken};
 
 /// Samples kept of documents with unusable keys.
 const SAMPLES: usize = 20;
 
-/// One key of one report on one date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    pub views: u64,
-    pub last_micros: i64,
-}
-
 /// One report on one date.
 #[derive(Debug, Default, Clone)]
 pub struct Groups {
-    pub rows: HashMap<u32, Row, FixedState>,
-    pub visitors: Visitors,
+    /// A key's number is its row.
+    pub keys: Interned,
+    /// By row.
+    pub events: Vec<u64>,
+    /// By metric.
+    pub states: Vec<State>,
     /// Events without a usable key, by reason.
     pub excluded: BTreeMap<&'static str, u64>,
 }
@@ -46,190 +33,170 @@ pub struct Groups {
 #[derive(Debug, Default, Clone)]
 pub struct DatePartial {
     pub counted: u64,
-    pub reports: [Groups; 3],
+    pub reports: Vec<Groups>,
 }
 
 /// What folding events gives.
 #[derive(Debug, Default, Clone)]
 pub struct Partial {
-    pub keys: Interned,
-    pub devices: Interned,
+    /// What distinct counts have seen.
+    pub values: Interned,
     pub dates: BTreeMap<i32, DatePartial>,
     pub scanned: u64,
     pub counted: u64,
     pub excluded: BTreeMap<&'static str, u64>,
-    /// Device ids that are neither text nor integer: their events count, their visitors do not.
-    pub unfit_devices: u64,
+    /// By input of the plan: events that count, whose value was of no use to a metric.
+    pub unfit: Vec<u64>,
     /// Documents that no known source wrote.
     pub foreign: u64,
-    /// The latest date met that was not asked for and is not beyond [`Wanted::limit`].
+    /// The latest date met that was not asked for and is not beyond [`super::fold::Wanted::limit`].
     pub later: Option<i32>,
-    /// A few documents whose key or device could not be used: field, reason, document.
-    pub samples: BTreeSet<(&'static str, &'static str, String)>,
-}
-
-/// Which documents count.
-pub trait Wanted {
-    /// Whether a date is asked for.
-    fn date(&self, date: i32) -> bool;
-    /// The last moment, in microseconds since 1970, that may count as the latest.
-    fn limit(&self) -> i64;
-    /// `Some(true)` below its source's position, `Some(false)` beyond it, `None` for an unknown source.
-    fn covered(&self, id: &[u8; 12]) -> Option<bool>;
+    /// A few documents whose key or value could not be used: column, reason, document.
+    pub samples: BTreeSet<(String, &'static str, String)>,
 }
 
 impl Partial {
-    /// Folds one raw document.
-    pub fn fold(&mut self, document: &[u8], time_field: &[u8], wanted: &impl Wanted) {
-        self.scanned += 1;
-        let (mut id, mut time, mut device) = (Element::Missing, Element::Missing, Element::Missing);
-        let mut keys = [Element::Missing; 3];
-        let whole = walk(document, |name, element| {
-            if name == time_field {
-                time = element;
-            }
-            match name {
-                b"_id" => id = element,
-                b"product_id" => keys[0] = element,
-                b"store_id" => keys[1] = element,
-                b"referrer_url" => keys[2] = element,
-                b"device_id" => device = element,
-                _ => {}
-            }
-        });
-        if !whole {
-            return self.exclude("malformed_document");
-        }
-        let covered = if let Element::ObjectId(id) = id { wanted.covered(id) } else { None };
-        match covered {
-            Some(false) => return self.exclude("beyond_position"),
-            None => self.foreign += 1,
-            Some(true) => {}
-        }
-        let instant = match time {
-            Element::Missing | Element::Null => return self.exclude("missing_time"),
-            Element::Text(text) => Instant::read(text),
-            Element::Date(millis) => millis.checked_mul(1_000).and_then(Instant::from_micros),
-            _ => None,
-        };
-        let Some(instant) = instant else { return self.exclude("malformed_time") };
-        if !wanted.date(instant.date) {
-            if instant.micros <= wanted.limit() {
-                self.later = self.later.max(Some(instant.date));
-            }
-            return self.exclude("other_date");
-        }
-        self.counted += 1;
-        let mut spelled = [0_u8; 20];
-        let device = match key(device, &mut spelled, KEY_LENGTH) {
-            Ok(device) => Some(self.devices.number(device)),
-            Err("null_key") => None,
-            Err(reason) => {
-                self.unfit_devices += 1;
-                self.sample("device_id", reason, id);
-                None
-            }
-        };
-        let date = self.dates.entry(instant.date).or_default();
-        date.counted += 1;
-        let mut unusable = [None; 3];
-        for (report, element) in keys.into_iter().enumerate() {
-            let longest = if report == REFERRER { usize::MAX } else { KEY_LENGTH };
-            let groups = &mut date.reports[report];
-            match key(element, &mut spelled, longest) {
-                Ok(text) => groups.count(self.keys.number(text), instant.micros, device, report != REFERRER),
-                Err(reason) => {
-                    *groups.excluded.entry(reason).or_default() += 1;
-                    unusable[report] = (reason != "null_key").then_some(reason);
-                }
-            }
-        }
-        for (report, reason) in unusable.into_iter().enumerate() {
-            if let Some(reason) = reason {
-                self.sample(REPORTS[report].1, reason, id);
-            }
-        }
+    /// Of no event yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self { unfit: vec![0; plan.inputs.len()], ..Self::default() }
     }
 
-    fn exclude(&mut self, reason: &'static str) {
+    /// Counts an event that no report counts.
+    pub fn exclude(&mut self, reason: &'static str) {
         *self.excluded.entry(reason).or_default() += 1;
     }
 
-    fn sample(&mut self, field: &'static str, reason: &'static str, id: Element<'_>) {
+    /// Keeps a document as a sample.
+    pub fn sample(&mut self, column: &str, reason: &'static str, document: Element<'_>) {
         // Not one for each of a million: whoever mends the data needs a place to begin.
         if self.samples.len() < SAMPLES {
-            self.samples.insert((field, reason, id.to_string()));
+            self.samples.insert((column.to_owned(), reason, document.to_string()));
         }
     }
 
-    /// Brings the sets of visitors into order: worth doing before a merge, on the thread that folded.
+    /// Brings the sets of distinct values into order: worth doing before a merge, on the thread that folded.
     pub fn settle(&mut self) {
         for groups in self.dates.values_mut().flat_map(|date| &mut date.reports) {
-            groups.visitors.settle();
+            groups.settle();
         }
     }
 
-    /// Adds another Partial to this one.
+    /// Adds another Partial of the same plan to this one.
     pub fn merge(&mut self, other: Self) {
-        let keys = self.keys.adopt(&other.keys);
-        let devices = self.devices.adopt(&other.devices);
+        let values = self.values.adopt(&other.values);
         self.scanned += other.scanned;
         self.counted += other.counted;
-        self.unfit_devices += other.unfit_devices;
         self.foreign += other.foreign;
         self.later = self.later.max(other.later);
         self.samples.extend(other.samples.into_iter().take(SAMPLES.saturating_sub(self.samples.len())));
-        for (reason, count) in other.excluded {
-            *self.excluded.entry(reason).or_default() += count;
-        }
+        add(&mut self.excluded, other.excluded);
+        self.unfit.resize(self.unfit.len().max(other.unfit.len()), 0);
+        self.unfit.iter_mut().zip(other.unfit).for_each(|(ours, theirs)| *ours += theirs);
         for (date, theirs) in other.dates {
             let ours = self.dates.entry(date).or_default();
             ours.counted += theirs.counted;
+            if ours.reports.is_empty() {
+                ours.reports = theirs.reports.iter().map(Groups::empty).collect();
+            }
             for (ours, theirs) in ours.reports.iter_mut().zip(theirs.reports) {
-                for (key, row) in theirs.rows {
-                    let mine = ours.rows.entry(keys[key as usize]).or_insert(Row { views: 0, last_micros: i64::MIN });
-                    mine.views += row.views;
-                    mine.last_micros = mine.last_micros.max(row.last_micros);
-                }
-                ours.visitors.merge(theirs.visitors, &keys, &devices);
-                for (reason, count) in theirs.excluded {
-                    *ours.excluded.entry(reason).or_default() += count;
-                }
+                ours.merge(theirs, &values);
             }
         }
+    }
+
+    /// Forgets all rows and what was seen; the books stay.
+    pub fn forget_rows(&mut self, plan: &Plan) {
+        self.values = Interned::default();
+        for groups in self.dates.values_mut() {
+            for (groups, report) in groups.reports.iter_mut().zip(&plan.reports) {
+                let excluded = std::mem::take(&mut groups.excluded);
+                *groups = Groups { excluded, ..Groups::new(report) };
+            }
+        }
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        let groups = self.dates.values().flat_map(|date| &date.reports);
+        self.values.heap() + groups.map(Groups::heap).sum::<usize>()
+    }
+}
+
+impl DatePartial {
+    /// Of no event yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self { counted: 0, reports: plan.reports.iter().map(Groups::new).collect() }
     }
 }
 
 impl Groups {
-    fn count(&mut self, key: u32, micros: i64, device: Option<u32>, visitors: bool) {
-        let row = self.rows.entry(key).or_insert(Row { views: 0, last_micros: i64::MIN });
-        row.views += 1;
-        row.last_micros = row.last_micros.max(micros);
-        if let Some(device) = device
-            && visitors
-        {
-            self.visitors.add(key, device);
+    /// Of no event yet.
+    #[must_use]
+    pub fn new(report: &Definition) -> Self {
+        Self { states: report.metrics.iter().map(State::new).collect(), ..Self::default() }
+    }
+
+    /// Of the same report, of no event.
+    #[must_use]
+    pub fn empty(&self) -> Self {
+        Self { states: self.states.iter().map(State::empty).collect(), ..Self::default() }
+    }
+
+    /// The row of a key; there is room for it in every state.
+    pub fn row(&mut self, key: &str) -> u32 {
+        let row = self.keys.number(key);
+        if row as usize == self.events.len() {
+            self.events.push(0);
+            self.states.iter_mut().for_each(|state| state.reach(row as usize + 1));
         }
+        row
+    }
+
+    /// Counts one event; `taken` says by metric what is taken of it.
+    pub fn count<'t>(&mut self, key: &str, taken: impl Iterator<Item = Option<&'t Taken<'t>>>) {
+        let row = self.row(key);
+        self.events[row as usize] += 1;
+        for (state, taken) in self.states.iter_mut().zip(taken) {
+            if let Some(taken) = taken {
+                state.take(row, taken);
+            }
+        }
+    }
+
+    /// Adds another's rows; `values` numbers its distinct values as ours are.
+    pub fn merge(&mut self, other: Self, values: &[u32]) {
+        let rows = self.keys.adopt(&other.keys);
+        let reached = self.keys.len();
+        self.events.resize(reached, 0);
+        rows.iter().zip(other.events).for_each(|(row, events)| self.events[*row as usize] += events);
+        for (ours, theirs) in self.states.iter_mut().zip(other.states) {
+            ours.reach(reached);
+            ours.merge(theirs, &rows, values);
+        }
+        add(&mut self.excluded, other.excluded);
+    }
+
+    /// Brings the sets of distinct values into order.
+    pub fn settle(&mut self) {
+        for state in &mut self.states {
+            if let State::Distinct(distinct) = state {
+                distinct.seen.settle();
+            }
+        }
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        self.keys.heap() + 8 * self.events.capacity() + self.states.iter().map(State::heap).sum::<usize>()
     }
 }
 
-/// A key's text, or why there is none.
-fn key<'a>(element: Element<'a>, spelled: &'a mut [u8; 20], longest: usize) -> Result<&'a str, &'static str> {
-    match element {
-        Element::Missing | Element::Null => Err("null_key"),
-        Element::Text(bytes) => {
-            let text = std::str::from_utf8(bytes).map_err(|_| "key_unfit")?;
-            let long = bytes.len() > longest && text.chars().count() > longest;
-            if long || memchr::memchr(0, bytes).is_some() { Err("key_unfit") } else { Ok(text) }
-        }
-        Element::Integer(number) => {
-            use std::io::Write;
-            let room = spelled.len();
-            let mut rest = &mut spelled[..];
-            write!(rest, "{number}").map_err(|_| "key_unfit")?;
-            let used = room - rest.len();
-            std::str::from_utf8(&spelled[..used]).map_err(|_| "key_unfit")
-        }
-        _ => Err("key_type"),
+fn add(ours: &mut BTreeMap<&'static str, u64>, theirs: BTreeMap<&'static str, u64>) {
+    for (reason, count) in theirs {
+        *ours.entry(reason).or_default() += count;
     }
 }

@@ -1,74 +1,178 @@
-//! `finish`: Partial → rows, ordered by date and key (binary), and the frames that users get.
+//! `finish`: Partial → rows, ordered by date and key (texts binary), as the frames that users and tables get.
 
-use polars::prelude::{Column, DataFrame, DataType, IntoColumn, NamedFrom, Series, TimeUnit};
+use std::cmp::Ordering;
 
-use super::partial::{Partial, REPORTS};
+use polars::prelude::{
+    BooleanChunked, Column, DataFrame, DataType, IntoColumn, IntoSeries, NamedFrom, Series, TimeUnit,
+};
+
+use super::instant;
+use super::partial::{Groups, Partial};
+use super::publish::report::DATE;
+use super::reports::definition::{Definition, Key};
+use super::reports::metric::{Measure, Metric};
+use super::reports::number::Number;
+use super::states::State;
 use crate::error::{Error, Result};
+use crate::postgres::columns::Kind;
 
-/// One row of a report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished<'a> {
-    pub date: i32,
-    pub key: &'a str,
-    pub views: i64,
-    pub visitors: i64,
-    pub last_micros: i64,
-}
-
-/// The rows of report `report`, ordered by date and key.
+/// The rows of report `report`, which `definition` defines, ordered by date and key: its keys, its metrics, the date.
 ///
 /// # Errors
-/// `Bug` when the sum of views and exclusions is not what was counted (I1).
-pub fn finish(partial: &Partial, report: usize) -> Result<Vec<Finished<'_>>> {
-    let mut rows = Vec::new();
+/// `Bug` when the sum of events and exclusions is not what was counted (I1); `Data` for a sum beyond its column.
+pub fn finish(partial: &Partial, report: usize, definition: &Definition) -> Result<DataFrame> {
+    let mut dates = Vec::new();
+    let mut ordered = Vec::new();
     for (date, groups) in &partial.dates {
         let counted = groups.counted;
         let groups = &groups.reports[report];
-        let visitors = groups.visitors.counts();
-        let placed: u64 =
-            groups.rows.values().map(|row| row.views).sum::<u64>() + groups.excluded.values().sum::<u64>();
+        let placed: u64 = groups.events.iter().sum::<u64>() + groups.excluded.values().sum::<u64>();
         if placed != counted {
             return Err(Error::bug(format!(
                 "aggregate: the books of {} on {} do not balance: {placed} placed, {counted} counted",
-                REPORTS[report].0,
-                super::instant::text(*date)
+                definition.table,
+                instant::text(*date)
             )));
         }
-        let first = rows.len();
-        for (key, row) in &groups.rows {
-            rows.push(Finished {
-                date: *date,
-                key: partial.keys.text(*key),
-                views: i64::try_from(row.views).unwrap_or(i64::MAX),
-                visitors: visitors.get(key).copied().unwrap_or(0),
-                last_micros: row.last_micros,
-            });
-        }
-        rows[first..].sort_unstable_by(|a, b| a.key.cmp(b.key));
+        let rows = order(groups, &definition.keys);
+        dates.extend(std::iter::repeat_n(*date, rows.len()));
+        ordered.push((groups, rows));
     }
-    Ok(rows)
+    let mut columns = Vec::new();
+    for (at, key) in definition.keys.iter().enumerate() {
+        let texts = ordered.iter().flat_map(|(groups, rows)| rows.iter().map(move |row| groups.keys.text(*row)));
+        let texts = texts.map(|text| part(text, at, definition.keys.len()));
+        columns.push(keys(key, texts)?);
+    }
+    for (at, metric) in definition.metrics.iter().enumerate() {
+        let mut cells = Cells::new(metric.kind);
+        for (groups, rows) in &ordered {
+            cells.extend(groups, rows, at, metric).map_err(|()| {
+                Error::data(format!("aggregate: {}: {} is beyond a BIGINT", definition.table, metric.name))
+                    .hint("give it the type \"numeric\"")
+            })?;
+        }
+        columns.push(cells.column(&metric.name, metric.kind)?);
+    }
+    columns.push(Cells::Wholes(dates.iter().map(|date| Some(i64::from(*date))).collect()).column(DATE, Kind::Date)?);
+    DataFrame::new(dates.len(), columns).map_err(bug)
 }
 
-/// The rows as a frame, in the table's column order without `created_at`.
-///
-/// # Errors
-/// `Bug`, as Polars says.
-pub fn frame(report: usize, rows: &[Finished<'_>]) -> Result<DataFrame> {
-    let bug = |error: polars::error::PolarsError| Error::bug("aggregate: build a frame").because(error);
-    let integers = |name: &str, of: &dyn Fn(&Finished<'_>) -> i64| -> Column {
-        Series::new(name.into(), rows.iter().map(of).collect::<Vec<i64>>()).into_column()
-    };
-    let mut columns: Vec<Column> =
-        vec![Series::new(REPORTS[report].1.into(), rows.iter().map(|row| row.key).collect::<Vec<_>>()).into_column()];
-    columns.push(integers("view_count", &|row| row.views));
-    if report < 2 {
-        columns.push(integers("unique_visitors", &|row| row.visitors));
+fn bug(error: polars::error::PolarsError) -> Error {
+    Error::bug("aggregate: build a frame").because(error)
+}
+
+/// One column's part of a key.
+fn part(text: &str, at: usize, columns: usize) -> &str {
+    if columns == 1 { text } else { text.split('\0').nth(at).unwrap_or_default() }
+}
+
+fn order(groups: &Groups, keys: &[Key]) -> Vec<u32> {
+    let mut rows: Vec<u32> = (0..u32::try_from(groups.events.len()).unwrap_or(u32::MAX)).collect();
+    if keys.iter().all(|key| key.kind.is_text()) {
+        // NUL is below all that a key holds: joined texts stand as their columns do.
+        rows.sort_unstable_by_key(|row| groups.keys.text(*row));
+    } else {
+        rows.sort_unstable_by(|one, other| {
+            let (one, other) = (groups.keys.text(*one).split('\0'), groups.keys.text(*other).split('\0'));
+            let columns = one.zip(other).zip(keys).map(|((one, other), key)| match key.kind {
+                Kind::Varchar(_) | Kind::Text => one.cmp(other),
+                _ => match (Number::read(one), Number::read(other)) {
+                    (Some(one), Some(other)) => one.compare(&other),
+                    _ => one.cmp(other),
+                },
+            });
+            columns.fold(Ordering::Equal, Ordering::then)
+        });
     }
-    if report == 0 {
-        let times = integers("last_view_time", &|row| row.last_micros);
-        columns.push(times.cast(&DataType::Datetime(TimeUnit::Microseconds, None)).map_err(bug)?);
+    rows
+}
+
+fn keys<'a>(key: &Key, texts: impl Iterator<Item = &'a str>) -> Result<Column> {
+    match key.kind {
+        Kind::Varchar(_) | Kind::Text | Kind::Numeric => {
+            Ok(Series::new(key.name.as_str().into(), texts.collect::<Vec<&str>>()).into_column())
+        }
+        kind => Cells::Wholes(texts.map(|text| text.parse().ok()).collect()).column(&key.name, kind),
     }
-    let dates = Series::new("report_date".into(), rows.iter().map(|row| row.date).collect::<Vec<i32>>()).into_column();
-    columns.push(dates.cast(&DataType::Date).map_err(bug)?);
-    DataFrame::new(rows.len(), columns).map_err(bug)
+}
+
+/// The cells of one metric.
+enum Cells {
+    Wholes(Vec<Option<i64>>),
+    Doubles(Vec<Option<f64>>),
+    Texts(Vec<Option<String>>),
+}
+
+impl Cells {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Double => Self::Doubles(Vec::new()),
+            Kind::Varchar(_) | Kind::Text | Kind::Numeric => Self::Texts(Vec::new()),
+            _ => Self::Wholes(Vec::new()),
+        }
+    }
+
+    /// Appends the cells of one date; fails for a whole number of over 64 bits.
+    fn extend(&mut self, groups: &Groups, rows: &[u32], at: usize, metric: &Metric) -> Result<(), ()> {
+        let wide = |count: u64| Some(i64::try_from(count).unwrap_or(i64::MAX));
+        let rows = rows.iter().map(|row| *row as usize);
+        match (self, &groups.states[at]) {
+            (Self::Wholes(cells), State::Count) => cells.extend(rows.map(|row| wide(groups.events[row]))),
+            (Self::Wholes(cells), State::Distinct(distinct)) => {
+                let counts = distinct.counts(groups.events.len());
+                cells.extend(rows.map(|row| wide(counts[row])));
+            }
+            (Self::Wholes(cells), State::Wholes(extreme)) => cells.extend(rows.map(|row| extreme.values[row])),
+            (Self::Doubles(cells), State::Numbers(extreme)) => {
+                cells.extend(rows.map(|row| extreme.values[row].map(|number| number.double())));
+            }
+            (Self::Texts(cells), State::Numbers(extreme)) => {
+                cells.extend(rows.map(|row| extreme.values[row].map(|number| number.plain())));
+            }
+            (Self::Texts(cells), State::Texts(extreme)) => {
+                cells.extend(rows.map(|row| extreme.values[row].as_deref().map(str::to_owned)));
+            }
+            (Self::Doubles(cells), State::Sums(sums)) if matches!(metric.measure, Measure::Mean(_)) => {
+                cells.extend(rows.map(|row| sums[row].mean()));
+            }
+            (Self::Doubles(cells), State::Sums(sums)) => {
+                cells.extend(rows.map(|row| (sums[row].count > 0).then(|| sums[row].double())));
+            }
+            (Self::Texts(cells), State::Sums(sums)) => {
+                cells.extend(rows.map(|row| (sums[row].count > 0).then(|| sums[row].numeric())));
+            }
+            (Self::Wholes(cells), State::Sums(sums)) => {
+                for row in rows {
+                    let sum = (sums[row].count > 0).then(|| sums[row].numeric().parse());
+                    cells.push(sum.transpose().map_err(|_| ())?);
+                }
+            }
+            _ => return Err(()),
+        }
+        Ok(())
+    }
+
+    fn column(self, name: &str, kind: Kind) -> Result<Column> {
+        let name = || name.into();
+        let series = match self {
+            Self::Doubles(cells) => Series::new(name(), cells),
+            Self::Texts(cells) => Series::new(name(), cells),
+            Self::Wholes(cells) if kind == Kind::Boolean => {
+                let truths = cells.into_iter().map(|cell| cell.map(|whole| whole != 0));
+                truths.collect::<BooleanChunked>().with_name(name()).into_series()
+            }
+            Self::Wholes(cells) => {
+                let wholes = Series::new(name(), cells);
+                match kind {
+                    Kind::Timestamp => wholes.cast(&DataType::Datetime(TimeUnit::Microseconds, None)).map_err(bug)?,
+                    Kind::Date => {
+                        wholes.cast(&DataType::Int32).and_then(|days| days.cast(&DataType::Date)).map_err(bug)?
+                    }
+                    _ => wholes,
+                }
+            }
+        };
+        Ok(series.into_column())
+    }
 }

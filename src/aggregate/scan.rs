@@ -6,10 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bson::oid::ObjectId;
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
+use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
+use tokio::task::JoinSet;
 
+use super::fold::{Folder, Wanted};
 use super::instant;
-use super::partial::{Partial, Wanted};
+use super::moment::Moment;
+use super::partial::Partial;
+use super::reports::plan::Plan;
+use super::spill::Spill;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::told;
@@ -80,11 +86,11 @@ impl Covered {
 ///
 /// # Errors
 /// As [`told`].
-pub async fn covered(database: &Database, collection: &str) -> Result<Covered> {
+pub async fn covered(database: &Database, collection: &str, moment: &Moment) -> Result<Covered> {
     let read = |name: &'static str, filter: Document| async move {
-        let found: Result<Vec<Document>, _> =
-            async { database.collection::<Document>(name).find(filter).await?.try_collect().await }.await;
-        found.map_err(|error| told(format!("aggregate: read {}.{name}", database.name()), error))
+        let found =
+            async { moment.find(&database.collection(name), filter, FindOptions::default()).await?.all().await };
+        found.await.map_err(|error| moment.meant(format!("aggregate: read {}.{name}", database.name()), error))
     };
     let mut covered = Covered::default();
     let sources = read(SOURCES, doc! {}).await?;
@@ -134,7 +140,13 @@ pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool) -> VecDeque<
     };
     // The longest first: no cursor is left alone with one at the end. From -12:00 to +14:00: an afternoon before, a morning
     // and two hours after.
+    let mut sides: BTreeMap<i32, (&str, &str)> = BTreeMap::new();
     for (date, low, high) in dates.iter().flat_map(|date| [(date - 1, "12", "24"), (date + 1, "00", "14")]) {
+        // A day between two dates is the side of both, and must be read once.
+        let side = sides.entry(date).or_insert((low, high));
+        *side = (side.0.min(low), side.1.max(high));
+    }
+    for (date, (low, high)) in sides {
         let text = instant::text(date);
         if dates.contains(&date) || text.len() != 10 {
             continue;
@@ -192,9 +204,13 @@ fn runs(dates: &BTreeSet<i32>, longest: i32) -> Vec<(i32, i32)> {
 ///
 /// # Errors
 /// `Bug` for a position that fits into no `_id`; as [`told`].
-pub async fn all_ranges(events: &Collection<Document>, covered: &Covered) -> Result<VecDeque<Document>> {
+pub async fn all_ranges(
+    events: &Collection<Document>,
+    covered: &Covered,
+    moment: &Moment,
+) -> Result<VecDeque<Document>> {
     let mut ranges = VecDeque::new();
-    let mut others = vec![doc! {"_id": {"$not": {"$type": "objectId"}}}];
+    let mut others = vec![no_object_id()];
     let between = |low: ObjectId, high: ObjectId| doc! {"_id": {"$gte": low, "$lt": high}};
     let id = |tag, partition: u16, offset| event_id(tag, i32::from(partition), offset).map(ObjectId::from_bytes);
     // Where the unread rest begins; `None` once the last `_id` of all was passed.
@@ -205,7 +221,7 @@ pub async fn all_ranges(events: &Collection<Document>, covered: &Covered) -> Res
             if let Some(low) = low.filter(|low| *low < begin) {
                 others.push(between(low, begin));
             }
-            let mut from = first_offset(events, begin, end).await?.min(*next);
+            let mut from = first_offset(events, begin, end, moment).await?.min(*next);
             ranges.push_back(between(begin, id(*tag, *partition, from)?));
             let step = OFFSETS.max((*next - from) / MOST_RANGES);
             while from + step < *next {
@@ -226,6 +242,11 @@ pub async fn all_ranges(events: &Collection<Document>, covered: &Covered) -> Res
     Ok(ranges)
 }
 
+/// Every other type by its number: a negation would walk the whole index.
+pub(super) fn no_object_id() -> Document {
+    doc! {"_id": {"$type": [-1, 1, 2, 3, 5, 6, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 127]}}
+}
+
 /// About how many documents there are, markers left out.
 ///
 /// # Errors
@@ -241,10 +262,11 @@ pub async fn documents(events: &Collection<Document>, covered: &Covered) -> Resu
 }
 
 /// The offset of the first document from `begin` to `end`; 0 when there is none.
-async fn first_offset(events: &Collection<Document>, begin: ObjectId, end: ObjectId) -> Result<i64> {
-    let find = events.find_one(doc! {"_id": {"$gte": begin, "$lte": end}}).projection(doc! {"_id": 1});
-    let found = find.sort(doc! {"_id": 1}).await;
-    let found = found.map_err(|error| told(format!("aggregate: the first _id of {}", events.name()), error))?;
+async fn first_offset(events: &Collection<Document>, begin: ObjectId, end: ObjectId, moment: &Moment) -> Result<i64> {
+    let first = FindOptions::builder().projection(doc! {"_id": 1}).sort(doc! {"_id": 1}).limit(1).build();
+    let found = async { moment.find(events, doc! {"_id": {"$gte": begin, "$lte": end}}, first).await?.next().await };
+    let found =
+        found.await.map_err(|error| moment.meant(format!("aggregate: the first _id of {}", events.name()), error))?;
     let bytes = found.and_then(|document| document.get_object_id("_id").ok()).map(|id| id.bytes());
     Ok(bytes.map_or(0, |id| i64::from_be_bytes([0, 0, id[6], id[7], id[8], id[9], id[10], id[11]])))
 }
@@ -260,64 +282,76 @@ fn after(id: ObjectId) -> Option<ObjectId> {
     }
     None
 }
+
 /// What a scan asks for: the fields of the reports, or documents as they are where these are small, which costs the
 /// server less than to cut them (666k of 228 bytes: 5.8 s whole, 7.1 s cut).
 ///
 /// # Errors
 /// As [`told`].
-pub async fn fields(database: &Database, collection: &str, time_field: &str) -> Result<Option<Document>> {
+pub async fn fields(database: &Database, collection: &str, plan: &Plan) -> Result<Option<Document>> {
+    let Some(fields) = plan.fields() else { return Ok(None) };
     let stats = database.run_command(doc! {"collStats": collection}).await;
     let stats = stats.map_err(|error| told(format!("aggregate: size of {collection}"), error))?;
     let size = stats.get("avgObjSize").and_then(|size| size.as_i32().map(i64::from).or_else(|| size.as_i64()));
     if size.unwrap_or(0) <= SMALL {
         return Ok(None);
     }
-    let mut fields = doc! {"product_id": 1, "device_id": 1, "store_id": 1, "referrer_url": 1};
-    fields.insert(time_field, 1);
-    Ok(Some(fields))
+    Ok(Some(fields.iter().map(|field| (field.clone(), bson::Bson::Int32(1))).collect()))
 }
 
-/// Reads the ranges with `cursors` tasks, and merges what they fold.
+/// How the cursors of a scan ask.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub plan: Arc<Plan>,
+    /// `None`: documents as they are.
+    pub fields: Option<Document>,
+    pub moment: Moment,
+}
+
+/// Reads the ranges with so many tasks, and merges what they fold; what is too much for the memory is put aside meanwhile.
 ///
 /// # Errors
-/// As [`told`]; `Cancelled`.
+/// As [`told`]; `Cancelled`; as [`Spill::put`] and [`Spill::total`]. No task goes on then.
 pub async fn run(
     events: &Collection<Document>,
-    field: &str,
-    fields: Option<&Document>,
+    question: &Question,
     ranges: VecDeque<Document>,
     scope: &Scope,
-    cursors: usize,
+    (cursors, spill): (usize, &Arc<Spill>),
     control: &Arc<Control>,
 ) -> Result<Partial> {
     let queue = Arc::new(Mutex::new(ranges));
-    let tasks: Vec<_> = (0..cursors)
-        .map(|_| {
-            let (queue, events, scope) = (Arc::clone(&queue), events.clone(), scope.clone());
-            let (field, fields, control) = (field.to_owned(), fields.cloned(), Arc::clone(control));
-            tokio::spawn(async move {
-                let mut partial = Partial::default();
-                loop {
-                    let range = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(range) = range else {
-                        partial.settle();
-                        return Ok(partial);
-                    };
-                    read(&events, &field, fields.clone(), range, &scope, &control, &mut partial).await?;
-                }
-            })
-        })
-        .collect();
-    let mut whole: Option<Partial> = None;
-    for task in tasks {
-        let partial: Partial =
-            task.await.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error))??;
-        match &mut whole {
-            None => whole = Some(partial),
-            Some(whole) => whole.merge(partial),
-        }
+    let mut tasks = JoinSet::new();
+    for _ in 0..cursors {
+        let (queue, events, scope) = (Arc::clone(&queue), events.clone(), scope.clone());
+        let (question, control) = (question.clone(), Arc::clone(control));
+        let mut folder = Folder::new(Arc::clone(&question.plan), Arc::clone(spill), spill.share(cursors));
+        tasks.spawn(async move {
+            loop {
+                let range = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(range) = range else {
+                    folder.partial.settle();
+                    return Ok::<_, Error>(folder.partial);
+                };
+                read(&events, &question, range, &scope, &control, &mut folder).await?;
+            }
+        });
     }
-    let mut whole = whole.unwrap_or_default();
+    let mut partials = Vec::with_capacity(cursors);
+    while let Some(ended) = tasks.join_next().await {
+        partials.push(ended.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error))??);
+    }
+    let plan = &question.plan;
+    let mut whole = Partial::new(plan);
+    // Once one cursor had to, all do: what is counted by parts must not be seen elsewhere too.
+    let aside = spill.used() > 0;
+    for mut partial in partials {
+        if aside {
+            spill.put(&mut partial, plan)?;
+        }
+        whole.merge(partial);
+    }
+    spill.total(&mut whole, plan)?;
     // Once, or each report would sort a copy.
     whole.settle();
     Ok(whole)
@@ -325,32 +359,33 @@ pub async fn run(
 
 async fn read(
     events: &Collection<Document>,
-    field: &str,
-    fields: Option<Document>,
+    question: &Question,
     range: Document,
     scope: &Scope,
     control: &Control,
-    partial: &mut Partial,
+    folder: &mut Folder,
 ) -> Result<()> {
     let what = || format!("aggregate: read {}", events.name());
-    let by_id = range.contains_key("_id");
-    let mut find = events.find(range).batch_size(10_000);
-    if let Some(fields) = fields {
-        find = find.projection(fields);
-    }
+    let Question { fields, moment, .. } = question;
     // The planner might scan the collection for each of many small ranges: the index is named.
-    let find = if by_id { find.hint(mongodb::options::Hint::Keys(doc! {"_id": 1})) } else { find };
-    let mut batches = find.batch().await.map_err(|error| told(what(), error))?;
-    while let Some(batch) = batches.try_next().await.map_err(|error| told(what(), error))? {
+    let hint = range.contains_key("_id").then(|| Hint::Keys(doc! {"_id": 1}));
+    let mut options = FindOptions::builder().batch_size(10_000).projection(fields.clone()).hint(hint).build();
+    options.read_concern = moment.concern();
+    let mut session = moment.session().await.map_err(|error| moment.meant(what(), error))?;
+    let batches = events.find(range).with_options(options).session(&mut session).batch().await;
+    let mut batches = batches.map_err(|error| moment.meant(what(), error))?;
+    let mut batches = batches.stream(&mut session);
+    while let Some(batch) = batches.try_next().await.map_err(|error| moment.meant(what(), error))? {
         control.check("aggregate: read documents")?;
-        let before = partial.scanned;
-        let documents = batch.doc_slices().map_err(|error| told(what(), error))?;
-        for document in documents {
+        let mut documents = Vec::new();
+        for document in batch.doc_slices().map_err(|error| told(what(), error))? {
             let document = document.map_err(|error| Error::bug(what()).because(error))?;
-            let raw = document.as_document().ok_or_else(|| Error::bug(what()))?;
-            partial.fold(raw.as_bytes(), field.as_bytes(), scope);
+            documents.push(document.as_document().ok_or_else(|| Error::bug(what()))?.as_bytes());
         }
-        control.add_read(partial.scanned - before);
+        folder.batch(&documents, scope)?;
+        control.add_read(documents.len() as u64);
+        #[cfg(feature = "sabotage")]
+        crate::sabotage::step("aggregate.while_reading");
     }
     Ok(())
 }

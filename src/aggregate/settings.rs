@@ -1,13 +1,20 @@
 //! What an aggregate run is told, and what it answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use polars::frame::DataFrame;
 use serde::Serialize;
 
 use super::publish::checks::Check;
+use super::reports::calls::Functions;
+use super::reports::definition::Definition;
 use crate::error::{Error, Result};
 
+/// What [`AggregateSettings::memory_limit`] is when nothing is said.
+pub const MEMORY_LIMIT: u64 = 1 << 30;
+/// Below it even small runs would be cut into pieces.
+const LEAST_MEMORY: u64 = 1 << 16;
 /// The longest look back, in days: a century.
 const LONGEST: u32 = 40_000;
 
@@ -36,6 +43,10 @@ pub struct AggregateSettings {
     pub database: String,
     pub collection: String,
     pub dates: Dates,
+    /// What is made.
+    pub reports: Vec<Definition>,
+    /// Who runs the functions that these call.
+    pub functions: Option<Arc<dyn Functions>>,
     /// With `Dates::Latest`: that many dates before the latest one as well.
     pub lookback_days: u32,
     pub time_field: String,
@@ -46,6 +57,8 @@ pub struct AggregateSettings {
     pub max_future_skew_seconds: u64,
     /// Cursors at once; 0 picks by cores.
     pub cursors: usize,
+    /// Bytes that keys, metrics and distinct values may take; what is more goes to a temporary file.
+    pub memory_limit: u64,
 }
 
 impl AggregateSettings {
@@ -60,6 +73,9 @@ impl AggregateSettings {
         if self.lookback_days > LONGEST {
             return Err(Error::config(format!("lookback_days: over {LONGEST}")).hint("give fewer days"));
         }
+        if self.memory_limit < LEAST_MEMORY {
+            return Err(Error::config(format!("memory_limit: below {LEAST_MEMORY} bytes")).hint("give more"));
+        }
         if self.postgres_dsn.is_none() && !self.checks.is_empty() {
             return Err(Error::config("checks: nothing is published without postgres_dsn").hint("leave them out"));
         }
@@ -70,10 +86,11 @@ impl AggregateSettings {
     }
 }
 
-/// A document with an unusable key.
+/// A document with an unusable key or value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    pub field: &'static str,
+    /// The column of the key, or what the metric is made of.
+    pub field: String,
     /// `key_type` or `key_unfit`.
     pub reason: &'static str,
     /// Its `_id`.
@@ -91,11 +108,16 @@ pub struct AggregateBooks {
     pub time_field: String,
     /// Names what the reports are made of.
     pub definition: String,
+    /// By table, the same.
+    pub definitions: BTreeMap<String, String>,
     /// Dates reported, ascending.
     pub dates: Vec<String>,
     /// Dates left alone, in some table, since a report of later `read_at` stands.
     pub superseded: Vec<String>,
+    /// The moment of the reading, by the server's clock where it has one.
     pub read_at: String,
+    /// Whether every document was read as it was at that moment.
+    pub snapshot: bool,
     pub scanned: u64,
     pub counted: u64,
     /// By reason: `missing_time`, `malformed_time`, `beyond_position`, `other_date`, …
@@ -112,6 +134,9 @@ pub struct AggregateBooks {
     pub rows: BTreeMap<String, u64>,
     /// `cluster/topic/partition` → next offset covered.
     pub positions: BTreeMap<String, i64>,
+    /// Bytes that went to a temporary file, since they were beyond `memory_limit`.
+    pub spilled: u64,
+    /// Whether the positions alone determine the result.
     pub repeatable: bool,
     pub published: bool,
     pub seconds: f64,

@@ -43,13 +43,25 @@ impl Visitors {
 
     /// How many devices saw each key that any saw.
     #[must_use]
-    pub fn counts(&self) -> HashMap<u32, i64> {
+    pub fn counts(&self) -> HashMap<u32, u64> {
         let mut pairs = Cow::Borrowed(&self.pairs);
         if self.distinct < pairs.len() {
             settle(pairs.to_mut());
         }
         let of_one = pairs.chunk_by(|a, b| a >> 32 == b >> 32);
-        of_one.map(|of_one| ((of_one[0] >> 32) as u32, i64::try_from(of_one.len()).unwrap_or(i64::MAX))).collect()
+        of_one.map(|of_one| ((of_one[0] >> 32) as u32, of_one.len() as u64)).collect()
+    }
+
+    /// The pairs, `key << 32 | value`; sorted, each once, after [`Self::settle`].
+    #[must_use]
+    pub fn pairs(&self) -> &[u64] {
+        &self.pairs
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        8 * self.pairs.capacity()
     }
 }
 
@@ -83,7 +95,7 @@ mod tests {
         let keys: Vec<u32> = (0..16).rev().collect();
         let devices: Vec<u32> = (0..20_000).collect();
         one.merge(other, &keys, &devices);
-        let wanted: HashMap<u32, i64> = sets.iter().map(|(key, set)| (*key, set.len().cast_signed() as i64)).collect();
+        let wanted: HashMap<u32, u64> = sets.iter().map(|(key, set)| (*key, set.len() as u64)).collect();
         assert_eq!(one.counts(), wanted);
         one.settle();
         assert_eq!(one.counts(), wanted);

@@ -57,6 +57,10 @@ pub async fn open(uri: &str, compressors: &[Compressor]) -> Result<Connection> {
     if !compressors.is_empty() {
         options.compressors = Some(compressors.to_vec());
     }
+    // Ours, whatever the URI says: a secondary may not have yet what positions say is there, and each read has a concern
+    // of its own.
+    options.selection_criteria = None;
+    options.read_concern = None;
     // All that we write may be written twice and is sent again by ourselves; the server keeps no record of attempts then,
     // which is a tenth of an insert's time.
     options.retry_writes.get_or_insert(false);

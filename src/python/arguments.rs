@@ -1,21 +1,20 @@
 //! Settings of a verb out of the JSON object that `millpond.verbs` sends. A wrong type is a `ConfigError` that names
 //! the argument and never its value (I6).
 
+mod aggregate;
 mod history;
 mod positions;
 mod replays;
 
 use std::collections::BTreeMap;
 
+pub use aggregate::aggregate;
 pub use history::{explain_report, runs};
 use mongodb::options::Compressor;
 pub use positions::{positions_reset, positions_show, stored_positions_reset, stored_positions_show};
 pub use replays::{replay, replay_stored};
 use serde_json::{Map, Value};
 
-use crate::aggregate::AggregateSettings;
-use crate::aggregate::publish::checks::Check;
-use crate::aggregate::settings::Dates;
 use crate::bridge::BridgeSettings;
 use crate::bridge::settings::{DeadLetterTopic, OnGap, Start as BridgeStart, Transform};
 use crate::error::{Error, Result};
@@ -171,17 +170,6 @@ impl Arguments {
         self.list("compressors")?.iter().map(named).collect()
     }
 
-    fn checks(&mut self) -> Result<Vec<Check>> {
-        let Some(value) = self.take("checks") else { return Ok(Vec::new()) };
-        let Value::Array(items) = value else { return Err(wrong("checks", "a list of checks")) };
-        let read = |item| {
-            serde_json::from_value(item).map_err(|error| {
-                Error::config(format!("checks: {error}")).hint("give millpond.Check(table, min_rows=1), or its fields")
-            })
-        };
-        items.into_iter().map(read).collect()
-    }
-
     fn done(self) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -281,59 +269,6 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         dead_letter_ttl: arguments.count("dead_letter_ttl")?,
         metadata: arguments.text("metadata")?,
         in_flight: size(arguments.positive("in_flight")?, 8),
-    };
-    arguments.done()?;
-    Ok(settings)
-}
-
-/// The settings of an aggregate run.
-///
-/// # Errors
-/// `Config` naming the argument.
-pub fn aggregate(json: &str) -> Result<AggregateSettings> {
-    let mut arguments = Arguments::read(json)?;
-    let dates = match arguments.take("dates") {
-        None => Dates::Latest,
-        Some(Value::String(word)) if word == "latest" => Dates::Latest,
-        Some(Value::String(word)) if word == "all" => Dates::All,
-        Some(Value::String(word)) if word == "changed" => {
-            return Err(
-                Error::config("dates: \"changed\" is not available yet").hint("use \"latest\", \"all\" or dates")
-            );
-        }
-        Some(Value::String(text)) => match text.split_once("..") {
-            Some((first, last)) => Dates::Range(first.trim().to_owned(), last.trim().to_owned()),
-            None => Dates::List(vec![text]),
-        },
-        Some(Value::Array(items)) => {
-            let texts: Option<Vec<String>> = items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect();
-            Dates::List(texts.ok_or_else(|| wrong("dates", "dates as YYYY-MM-DD"))?)
-        }
-        Some(_) => return Err(wrong("dates", "\"latest\", \"all\", a date, a list of dates, or \"first..last\"")),
-    };
-    for (name, only) in [("engine", "native"), ("mode", "full")] {
-        match arguments.text(name)? {
-            Some(value) if value != only => {
-                return Err(Error::config(format!("{name}: only \"{only}\" is available yet")).hint("leave it out"));
-            }
-            _ => {}
-        }
-    }
-    let lookback = arguments.count("lookback_days")?.unwrap_or(0);
-    let settings = AggregateSettings {
-        mongo_uri: arguments.needed("mongo_uri")?,
-        postgres_dsn: arguments.text("postgres_dsn")?,
-        schema: arguments.text("schema")?,
-        checks: arguments.checks()?,
-        database: arguments.needed("database")?,
-        collection: arguments.needed("collection")?,
-        dates,
-        lookback_days: u32::try_from(lookback).map_err(|_| wrong("lookback_days", "fewer days"))?,
-        time_field: arguments.text("time_field")?.unwrap_or_else(|| "timestamp".into()),
-        job: arguments.text("job")?,
-        allow_scan: arguments.flag("allow_scan", false)?,
-        max_future_skew_seconds: arguments.count("max_future_skew")?.unwrap_or(86_400),
-        cursors: usize::try_from(arguments.count("cursors")?.unwrap_or(0)).unwrap_or(0),
     };
     arguments.done()?;
     Ok(settings)

@@ -8,12 +8,14 @@
 //! | [`stored`] | what a sink has stored: dead letters sent again, positions shown and moved |
 //! | [`history`] | the ledger of publications, read back |
 //! | [`errors`] | the one Rust → Python match |
+//! | [`functions`] | user-defined functions out of Python callables |
 //! | [`oauth`] | tokens out of Python callables |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
 
 pub mod arguments;
 pub mod errors;
 pub mod explain;
+pub mod functions;
 pub mod history;
 pub mod oauth;
 pub mod run;

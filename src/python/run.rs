@@ -12,7 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde::Serialize;
 
-use super::{arguments, errors, oauth, table::Table};
+use super::{arguments, errors, functions::Callables, oauth, table::Table};
+use crate::aggregate::reports::definition::Definition;
 use crate::bridge::inventory::JobSettings;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
@@ -198,18 +199,25 @@ pub fn sink(
 /// # Errors
 /// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
 #[pyfunction]
-#[pyo3(signature = (settings, token, observer=None))]
+#[pyo3(signature = (settings, token, observer=None, functions=None))]
 pub fn aggregate<'py>(
     py: Python<'py>,
     settings: &str,
     token: &CancelToken,
     observer: Option<&Bound<'py, PyAny>>,
+    functions: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<(String, Bound<'py, PyDict>)> {
-    let settings = arguments::aggregate(settings).map_err(|error| errors::raise(py, &error))?;
+    let functions = functions.map(Callables::of).transpose()?;
+    let settings = arguments::aggregate(settings, functions).map_err(|error| errors::raise(py, &error))?;
+    let reports: Vec<_> = settings.reports.iter().map(Definition::target).collect();
     let result = drive(py, token, observer, move |control| crate::aggregate::aggregate(&settings, control))?;
     let tables = PyDict::new(py);
     for (name, frame) in result.tables {
-        tables.set_item(name, Table::new(frame))?;
+        let report = reports.iter().find(|report| report.name == name);
+        tables.set_item(
+            name,
+            report.map_or_else(|| Table::plain(frame.clone()), |report| Table::of(frame.clone(), report)),
+        )?;
     }
     Ok((text(py, &result.books)?, tables))
 }

@@ -9,21 +9,34 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDate, PyDateTime, PyDelta, PyList, PyTuple};
 
 use super::errors;
+use crate::aggregate::publish::report::Table as Report;
 use crate::error::Error;
+use crate::postgres::columns::Kind;
 
 /// The rows of one report.
 #[pyclass(frozen, module = "millpond._native")]
 #[derive(Debug)]
 pub struct Table {
     frame: DataFrame,
+    keys: usize,
+    /// Columns whose texts spell numbers.
+    decimals: Vec<bool>,
 }
 
 impl Table {
-    /// Takes the frame over; its chunks are made one.
+    /// Takes the frame of a report over; its chunks are made one.
     #[must_use]
-    pub fn new(mut frame: DataFrame) -> Self {
+    pub fn of(mut frame: DataFrame, report: &Report) -> Self {
         frame.rechunk_mut();
-        Self { frame }
+        let decimals = report.columns().iter().map(|column| column.kind == Kind::Numeric).collect();
+        Self { frame, keys: report.keys.len(), decimals }
+    }
+
+    /// Takes a frame over that is no report.
+    #[must_use]
+    pub fn plain(frame: DataFrame) -> Self {
+        let (keys, decimals) = (frame.width(), vec![false; frame.width()]);
+        Self { frame, keys, decimals }
     }
 }
 
@@ -35,20 +48,28 @@ impl Table {
         self.frame.get_column_names().iter().map(ToString::to_string).collect()
     }
 
+    /// How many of the columns, the first ones, are keys.
+    #[getter]
+    fn keys(&self) -> usize {
+        self.keys
+    }
+
     fn __len__(&self) -> usize {
         self.frame.height()
     }
 
-    /// The first `limit` rows as tuples; all without a limit.
+    /// The first `limit` rows as tuples; all without a limit. A NUMERIC is a `decimal.Decimal`, in Arrow its spelling.
     #[pyo3(signature = (limit=None))]
     fn rows<'py>(&self, py: Python<'py>, limit: Option<usize>) -> PyResult<Bound<'py, PyList>> {
         let rows = PyList::empty(py);
+        let decimal = py.import("decimal")?.getattr("Decimal")?;
         for row in 0..limit.unwrap_or(usize::MAX).min(self.frame.height()) {
             let mut cells = Vec::with_capacity(self.frame.width());
-            for column in self.frame.columns() {
+            for (column, spelled) in self.frame.columns().iter().zip(&self.decimals) {
                 let value =
                     column.get(row).map_err(|error| errors::raise(py, &Error::bug("read a frame").because(error)))?;
-                cells.push(cell(py, &value)?);
+                let cell = cell(py, &value)?;
+                cells.push(if *spelled && !cell.is_none() { decimal.call1((cell,))? } else { cell });
             }
             rows.append(PyTuple::new(py, cells)?)?;
         }
@@ -85,6 +106,7 @@ fn cell<'py>(py: Python<'py>, value: &AnyValue<'_>) -> PyResult<Bound<'py, PyAny
         AnyValue::Int32(number) => number.into_pyobject(py)?.into_any(),
         AnyValue::UInt32(number) => number.into_pyobject(py)?.into_any(),
         AnyValue::Float64(number) => number.into_pyobject(py)?.into_any(),
+        AnyValue::Boolean(truth) => truth.into_pyobject(py)?.to_owned().into_any(),
         AnyValue::Date(days) => {
             let epoch = PyDate::new(py, 1970, 1, 1)?.into_any();
             epoch.add(PyDelta::new(py, *days, 0, 0, true)?)?

@@ -29,10 +29,12 @@ class AggregateOperator(VerbOperator):
         job: Name in the ledger.
         engine: `"native"`.
         mode: `"full"`.
-        reports: The reports to make; default: the three of product views.
+        reports: The reports to make; default: the three of product views. As in `millpond.aggregate`, also as JSON;
+            functions that they call are registered where the DAG file, or a module that it imports, is read.
         allow_scan: Read the whole collection when no index begins with `time_field`.
         schema: Where the reports are kept; default: the first schema of the search path.
         checks: What must hold before the commit: a list of `millpond.Check`s or of their fields, also as JSON.
+        memory_limit: Bytes that reports may take while events are read, before a temporary file is used.
     """
 
     verb = "aggregate"
@@ -46,10 +48,11 @@ class AggregateOperator(VerbOperator):
         "job": arguments.text,
         "engine": arguments.text,
         "mode": arguments.text,
-        "reports": arguments.as_it_is,
+        "reports": arguments.reports,
         "allow_scan": arguments.truth,
         "schema": arguments.text,
         "checks": arguments.listed,
+        "memory_limit": arguments.integer,
     }
     connections: ClassVar[dict[str, Any]] = {
         "mongo_uri": ("mongo_conn_id", mongo_uri),
@@ -75,6 +78,7 @@ class AggregateOperator(VerbOperator):
         allow_scan: bool | str | None = None,
         schema: str | None = None,
         checks: Any = None,
+        memory_limit: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         """Keep the arguments; they are read when the task runs."""
@@ -94,3 +98,4 @@ class AggregateOperator(VerbOperator):
         self.allow_scan = allow_scan
         self.schema = schema
         self.checks = checks
+        self.memory_limit = memory_limit

@@ -125,6 +125,13 @@ def as_it_is(name: str, value: object) -> Any:  # noqa: ARG001 - the shape of a 
     return value
 
 
+def reports(name: str, value: object) -> Any:
+    """Read a set's name, the path of a file, or definitions, also as JSON."""
+    if isinstance(value, str) and value.strip()[:1] in {"[", "{"}:
+        return listed(name, value)
+    return value.strip() if isinstance(value, str) else value
+
+
 Reader = Callable[[str, object], Any]
 
 

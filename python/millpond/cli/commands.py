@@ -74,7 +74,7 @@ _FLAGS = {
     ),
     "aggregate": (
         "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
-        "mongo_uri", "postgres_dsn", "schema", "checks",
+        "mongo_uri", "postgres_dsn", "schema", "checks", "reports", "memory_limit",
     ),
 }  # fmt: skip
 _HELP = {
@@ -83,6 +83,8 @@ _HELP = {
     "id": "kafka, key, or field:<dotted name>.",
     "shard": "As JSON: [0, 2].",
     "checks": 'As JSON: [{"table": "product_views_daily", "min_rows": 1}].',
+    "reports": "product_views, or the path of a TOML file of [[reports]].",
+    "memory_limit": "Bytes, before a temporary file is used.",
     "schema": "Where the reports are kept in PostgreSQL.",
     "dates": "latest, all, a date, or first..last.",
     "transform": "product_views, or the path of a TOML file.",
@@ -210,7 +212,7 @@ def top(
     as_json: bool,
     **flags: str | None,
 ) -> None:
-    """Top products, countries and referrers of a date, computed now; nothing is written."""
+    """Show the top rows of each report of a date, computed now; nothing is written."""
     import millpond
     from millpond.cli.settings import read
 
@@ -222,9 +224,7 @@ def top(
     except errors.Error as error:
         fail(error)
         return
-    best = {
-        name: tables[name].top(count) for name in ("product_views_daily", "country_views_daily", "referrer_views_daily")
-    }
+    best = {name: table.top(count) for name, table in tables.items()}
     if as_json:
         click.echo(json.dumps(best, default=str))
         return

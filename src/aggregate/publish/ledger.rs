@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Transaction;
 
 use super::failed;
-use super::report::Table;
 use super::tables::Place;
 use crate::aggregate::instant;
 use crate::aggregate::settings::AggregateBooks;
@@ -19,11 +18,11 @@ pub const CREATE: &str = "CREATE TABLE millpond_runs (
     read_at TIMESTAMPTZ NOT NULL, scanned BIGINT NOT NULL, counted BIGINT NOT NULL, excluded JSONB NOT NULL,
     rows JSONB NOT NULL, engine TEXT NOT NULL, version TEXT NOT NULL, definition TEXT NOT NULL,
     seconds DOUBLE PRECISION NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-    source TEXT, time_field TEXT, excluded_keys JSONB, superseded DATE[], repeatable BOOLEAN);
+    source TEXT, time_field TEXT, excluded_keys JSONB, superseded DATE[], repeatable BOOLEAN, definitions JSONB);
     CREATE INDEX millpond_runs_read_at ON millpond_runs (read_at)";
 
 /// Columns and how the catalog spells their types; those with a third word came after the first version.
-const COLUMNS: [(&str, &str, &str); 19] = [
+const COLUMNS: [(&str, &str, &str); 20] = [
     ("run_id", "text", ""),
     ("job", "text", ""),
     ("dates", "date[]", ""),
@@ -43,6 +42,7 @@ const COLUMNS: [(&str, &str, &str); 19] = [
     ("excluded_keys", "jsonb", "JSONB"),
     ("superseded", "date[]", "DATE[]"),
     ("repeatable", "boolean", "BOOLEAN"),
+    ("definitions", "jsonb", "JSONB"),
 ];
 
 /// A column of the ledger.
@@ -86,6 +86,21 @@ pub async fn newer(
     Ok(newer)
 }
 
+/// The tables whose last publication was made by another definition.
+///
+/// # Errors
+/// As [`crate::postgres::told`].
+pub async fn redefined(transaction: &Transaction<'_>, place: &Place, books: &AggregateBooks) -> Result<Vec<String>> {
+    let query = format!(
+        "SELECT t FROM jsonb_object_keys($1::text::jsonb) AS t CROSS JOIN LATERAL (
+            SELECT definitions ->> t AS last FROM {} WHERE jsonb_exists(definitions, t) ORDER BY read_at DESC LIMIT 1)
+         AS before WHERE last <> $1::text::jsonb ->> t ORDER BY t",
+        place.of(NAME)
+    );
+    let found = transaction.query(&query, &[&json(&books.definitions)?]).await;
+    Ok(found.map_err(failed("postgres: read millpond_runs"))?.iter().map(|row| row.get(0)).collect())
+}
+
 /// Writes the row of a run: `dates` are those published, `created` is the publication's time in microseconds since 1970.
 ///
 /// # Errors
@@ -100,10 +115,10 @@ pub async fn write(
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let statement = format!(
         "INSERT INTO {} (run_id, job, dates, positions, read_at, scanned, counted, excluded, rows, engine, version,
-            definition, seconds, created_at, source, time_field, excluded_keys, superseded, repeatable)
+            definition, seconds, created_at, source, time_field, excluded_keys, superseded, repeatable, definitions)
          VALUES ($1, $2, $3::text[]::date[], $4::text::jsonb, $5::text::timestamptz, $6, $7, $8::text::jsonb,
             $9::text::jsonb, $10, $11, $12, $13, timestamptz 'epoch' + $14::bigint * interval '1 microsecond', $15, $16,
-            $17::text::jsonb, $18::text[]::date[], $19)",
+            $17::text::jsonb, $18::text[]::date[], $19, $20::text::jsonb)",
         place.of(NAME)
     );
     transaction
@@ -129,6 +144,7 @@ pub async fn write(
                 &json(&books.excluded_keys)?,
                 &books.superseded,
                 &books.repeatable,
+                &json(&books.definitions)?,
             ],
         )
         .await
@@ -138,13 +154,4 @@ pub async fn write(
 
 fn json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::bug("aggregate: write the ledger").because(error))
-}
-
-/// Names what the reports are made of: another set, or a column more, is another name.
-#[must_use]
-pub fn definition(tables: &[Table]) -> String {
-    use sha2::{Digest, Sha256};
-    let said: Vec<String> = tables.iter().map(Table::create).collect();
-    let digest = Sha256::digest(said.join("\n").as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

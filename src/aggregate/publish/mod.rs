@@ -15,6 +15,7 @@ pub mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use self::checks::Check;
@@ -113,15 +114,32 @@ impl Publisher {
             published.extend(mine);
         }
         checks::refuse(&failures)?;
+        for table in ledger::redefined(&transaction, place, books).await? {
+            books
+                .warnings
+                .push(format!("{table}: its definition has changed; dates that this run leaves are of the old one"));
+        }
         ledger::write(&transaction, place, books, &texts(&published), created).await?;
         #[cfg(feature = "sabotage")]
         crate::sabotage::step("aggregate.before_commit");
-        transaction.commit().await.map_err(failed(what))?;
+        transaction.commit().await.map_err(unanswered)?;
         #[cfg(feature = "sabotage")]
         crate::sabotage::step("aggregate.after_commit");
         books.published = true;
         Ok(())
     }
+}
+
+/// What an error of a commit means: without the server's word it may have happened, or not.
+fn unanswered(error: tokio_postgres::Error) -> Error {
+    let what = "postgres: commit";
+    let shutdown = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::TRANSACTION_RESOLUTION_UNKNOWN];
+    if error.code().is_some_and(|code| !shutdown.contains(code)) {
+        return told(what, error);
+    }
+    Error::external(format!("{what}: no answer came, its outcome is not known"))
+        .hint("the reports stand whole, all of them old or all of them new: run it again, which is safe")
+        .because(error)
 }
 
 fn texts<'a>(dates: impl IntoIterator<Item = &'a i32>) -> Vec<String> {

@@ -1,0 +1,298 @@
+//! `fold`: batches of raw documents into a Partial. One pass over a batch; where there are user-defined functions, one more
+//! before it for what they have not been asked yet.
+
+use std::sync::Arc;
+
+use super::element::Element;
+use super::instant::Instant;
+use super::partial::{DatePartial, Partial};
+use super::reports::calls::Calls;
+use super::reports::functions::Event;
+use super::reports::plan::{Form, ID, Plan, TIME};
+use super::reports::value::NULL_KEY;
+use super::spill::Spill;
+use super::states::Taken;
+use crate::error::Result;
+use crate::postgres::columns::Kind;
+
+/// Which documents count.
+pub trait Wanted {
+    /// Whether a date is asked for.
+    fn date(&self, date: i32) -> bool;
+    /// The last moment, in microseconds since 1970, that may count as the latest.
+    fn limit(&self) -> i64;
+    /// `Some(true)` below its source's position, `Some(false)` beyond it, `None` for an unknown source.
+    fn covered(&self, id: &[u8; 12]) -> Option<bool>;
+}
+
+/// Folds what one cursor reads.
+#[derive(Debug)]
+pub struct Folder {
+    plan: Arc<Plan>,
+    calls: Calls,
+    pub partial: Partial,
+    spill: Arc<Spill>,
+    /// Bytes that the Partial may take before it is put aside.
+    share: usize,
+}
+
+/// What becomes of a document.
+struct Looked {
+    /// No known source wrote it.
+    foreign: bool,
+    /// Of another date, which is not beyond the limit.
+    later: Option<i32>,
+    placed: Result<Instant, &'static str>,
+}
+
+impl Folder {
+    /// Of no event yet.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, spill: Arc<Spill>, share: usize) -> Self {
+        Self { calls: plan.calls(), partial: Partial::new(&plan), plan, spill, share }
+    }
+
+    /// Folds a batch of raw documents.
+    ///
+    /// # Errors
+    /// What user-defined functions say; as [`Spill::put`].
+    pub fn batch(&mut self, documents: &[&[u8]], wanted: &impl Wanted) -> Result<()> {
+        let plan = Arc::clone(&self.plan);
+        let mut values = vec![Element::Missing; plan.slots()];
+        if self.calls.any() {
+            // A function of a function's answer needs another round.
+            loop {
+                for document in documents {
+                    let whole = plan.read(document, &mut values);
+                    if let Ok(instant) = look(whole, &values, wanted).placed {
+                        plan.prepare(&Event { values: &values, micros: instant.micros }, &mut self.calls);
+                    }
+                }
+                if !self.calls.resolve()? {
+                    break;
+                }
+            }
+        }
+        let mut taken = vec![Taken::Unasked; plan.inputs.len()];
+        for document in documents {
+            let whole = plan.read(document, &mut values);
+            self.one(&plan, whole, &values, &mut taken, wanted);
+        }
+        drop(taken);
+        self.calls.trim();
+        if self.partial.heap() > self.share {
+            self.spill.put(&mut self.partial, &plan)?;
+        }
+        Ok(())
+    }
+
+    fn one<'a>(
+        &mut self,
+        plan: &'a Plan,
+        whole: bool,
+        values: &[Element<'a>],
+        taken: &mut [Taken<'a>],
+        wanted: &impl Wanted,
+    ) {
+        let partial = &mut self.partial;
+        partial.scanned += 1;
+        let looked = look(whole, values, wanted);
+        partial.foreign += u64::from(looked.foreign);
+        partial.later = partial.later.max(looked.later);
+        let instant = match looked.placed {
+            Ok(instant) => instant,
+            Err(reason) => return partial.exclude(reason),
+        };
+        partial.counted += 1;
+        let event = Event { values, micros: instant.micros };
+        taken.fill(Taken::Unasked);
+        let date = partial.dates.entry(instant.date).or_insert_with(|| DatePartial::new(plan));
+        date.counted += 1;
+        let mut unusable = Vec::new();
+        for ((groups, report), takes) in date.reports.iter_mut().zip(&plan.reports).zip(&plan.takes) {
+            let key = match report.key(&event, &mut self.calls) {
+                Ok(key) => key,
+                Err((column, reason)) => {
+                    *groups.excluded.entry(reason).or_default() += 1;
+                    if let Some(column) = column {
+                        unusable.push((report.keys[column].name.as_str(), reason));
+                    }
+                    continue;
+                }
+            };
+            for input in takes.iter().flatten().copied() {
+                if taken[input] != Taken::Unasked {
+                    continue;
+                }
+                let asked = &plan.inputs[input];
+                let value = asked.of(&event, &mut self.calls);
+                let made = match asked.form {
+                    Form::Interned(kind) => value.key(kind).map(|text| Taken::Interned(partial.values.number(&text))),
+                    Form::Whole(kind) => value.whole(kind).map(|whole| whole.map_or(Taken::Nothing, Taken::Whole)),
+                    Form::Number => value.number().map(|number| number.map_or(Taken::Nothing, Taken::Number)),
+                    Form::Text => value.key(Kind::Text).map(Taken::Text),
+                };
+                taken[input] = made.unwrap_or_else(|reason| {
+                    if reason != NULL_KEY {
+                        partial.unfit[input] += 1;
+                        unusable.push((asked.label.as_str(), reason));
+                    }
+                    Taken::Nothing
+                });
+            }
+            groups.count(&key, takes.iter().map(|input| input.map(|input| &taken[input])));
+        }
+        for (column, reason) in unusable {
+            partial.sample(column, reason, values[ID]);
+        }
+    }
+}
+
+fn look(whole: bool, values: &[Element<'_>], wanted: &impl Wanted) -> Looked {
+    let excluded = |reason, foreign| Looked { foreign, later: None, placed: Err(reason) };
+    if !whole {
+        return excluded("malformed_document", false);
+    }
+    let covered = if let Element::ObjectId(id) = values[ID] { wanted.covered(id) } else { None };
+    if covered == Some(false) {
+        return excluded("beyond_position", false);
+    }
+    let foreign = covered.is_none();
+    let instant = match values[TIME] {
+        Element::Missing | Element::Null => return excluded("missing_time", foreign),
+        Element::Text(text) => Instant::read(text),
+        Element::Date(millis) => millis.checked_mul(1_000).and_then(Instant::from_micros),
+        _ => None,
+    };
+    let Some(instant) = instant else { return excluded("malformed_time", foreign) };
+    if !wanted.date(instant.date) {
+        let later = (instant.micros <= wanted.limit()).then_some(instant.date);
+        return Looked { foreign, later, placed: Err("other_date") };
+    }
+    Looked { foreign, later: None, placed: Ok(instant) }
+}
+
+#[cfg(test)]
+mod tests {
+    use polars::prelude::DataFrame;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::aggregate::reports::definition::Definition;
+    use crate::aggregate::{arrow, rows};
+
+    /// Every date counts, whoever wrote it.
+    struct All;
+
+    impl Wanted for All {
+        fn date(&self, _: i32) -> bool {
+            true
+        }
+
+        fn limit(&self) -> i64 {
+            i64::MAX
+        }
+
+        fn covered(&self, _: &[u8; 12]) -> Option<bool> {
+            None
+        }
+    }
+
+    fn plan() -> Arc<Plan> {
+        let mine = json!({"table": "t", "key": {"domain": {"domain": "url"}, "hour": {"hour": {"event_time": true}}},
+            "metrics": {"n": "count", "visitors": {"count_distinct": "device_id"}, "paths": {"count_distinct": {"path":
+            "url"}}, "sum": {"sum": "price"}, "mean": {"mean": "price"}, "least": {"min": "price"}, "text": {"max":
+            {"lower": "url"}}, "last": {"max": {"event_time": true}}}, "where": [{"of": "product_id", "not_equals": 3}]});
+        let reports = Definition::read_all(Some(json!(["product_views", mine])), &[]).expect("fit");
+        Arc::new(Plan::new(reports, "timestamp", None))
+    }
+
+    fn folded(plan: &Arc<Plan>, documents: &[&[u8]], spill: &Arc<Spill>) -> Partial {
+        let mut folder = Folder::new(Arc::clone(plan), Arc::clone(spill), usize::MAX);
+        folder.batch(documents, &All).expect("no function of a user's");
+        folder.partial
+    }
+
+    fn frames(partial: &Partial, plan: &Plan) -> Vec<DataFrame> {
+        let reports = plan.reports.iter().enumerate();
+        reports.map(|(at, report)| rows::finish(partial, at, report).expect("the books balance")).collect()
+    }
+
+    fn document() -> impl Strategy<Value = Vec<u8>> {
+        let urls = ["https://A.b/x", "https://a.b/y?z", "https://c.d", "none"];
+        let prices = [
+            bson::Bson::Double(0.1),
+            bson::Bson::Double(1e300),
+            bson::Bson::Double(-1e300),
+            bson::Bson::Int64(i64::MAX),
+            bson::Bson::Decimal128("0.30".parse().expect("a decimal")),
+            bson::Bson::Null,
+            bson::Bson::String("7".into()),
+        ];
+        (0..3_u32, 0..3_u32, 0..5_i32, 0..9_i32, 0..4_usize, 0..7_usize).prop_map(
+            move |(day, hour, product, device, url, price)| {
+                let device = if device == 0 { bson::Bson::Null } else { bson::Bson::String(format!("d{device}")) };
+                let product = if product == 4 { bson::Bson::Boolean(true) } else { bson::Bson::Int32(product) };
+                let time = if day == 2 { "N/A".into() } else { format!("2025-10-3{day}T0{hour}:00:00Z") };
+                let document = bson::doc! {"timestamp": time, "product_id": product, "device_id": device,
+                "url": urls[url], "price": prices[price].clone()};
+                document.to_vec().expect("BSON")
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_split_and_any_order_of_merges_gives_the_rows_of_one_fold(
+            documents in prop::collection::vec((document(), 0..4_usize), 0..60),
+            order in Just(vec![0, 1, 2, 3]).prop_shuffle(),
+            through_arrow in prop::array::uniform4(any::<bool>()),
+            aside in any::<bool>(),
+        ) {
+            let plan = plan();
+            let all: Vec<&[u8]> = documents.iter().map(|(document, _)| document.as_slice()).collect();
+            let none = Arc::new(Spill::new(u64::MAX));
+            let whole = folded(&plan, &all, &none);
+            let spill = Arc::new(Spill::new(u64::MAX));
+            let mut merged = Partial::new(&plan);
+            for part in order {
+                let mine: Vec<&[u8]> =
+                    documents.iter().filter(|(_, to)| *to == part).map(|(document, _)| document.as_slice()).collect();
+                let mut partial = folded(&plan, &mine, &spill);
+                if through_arrow[part] {
+                    partial = arrow::read(&arrow::write(&settled(partial), &plan).expect("written"), &plan).expect("read");
+                }
+                if aside {
+                    spill.put(&mut partial, &plan).expect("room");
+                }
+                merged.merge(partial);
+            }
+            spill.total(&mut merged, &plan).expect("read");
+            prop_assert_eq!((merged.scanned, merged.counted), (whole.scanned, whole.counted));
+            prop_assert_eq!(&merged.excluded, &whole.excluded);
+            prop_assert_eq!(&merged.unfit, &whole.unfit);
+            for (one, other) in frames(&merged, &plan).iter().zip(frames(&whole, &plan)) {
+                prop_assert!(one.equals_missing(&other), "{one:?} {other:?}");
+            }
+        }
+    }
+
+    fn settled(mut partial: Partial) -> Partial {
+        partial.settle();
+        partial
+    }
+
+    #[test]
+    fn what_is_no_partial_of_the_plan_is_refused() {
+        let plan = plan();
+        let bytes = arrow::write(&Partial::new(&plan), &plan).expect("written");
+        let other = crate::aggregate::reports::plan::product_views("timestamp").expect("fit");
+        assert!(arrow::read(&bytes, &other).is_err());
+        for cut in [0, 7, bytes.len() / 2, bytes.len() - 9] {
+            assert!(arrow::read(&bytes[..cut], &plan).is_err(), "{cut}");
+        }
+    }
+}

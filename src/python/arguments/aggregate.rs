@@ -1,0 +1,96 @@
+//! The settings of an aggregate run.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Arguments, wrong};
+use crate::aggregate::AggregateSettings;
+use crate::aggregate::publish::checks::Check;
+use crate::aggregate::reports::calls::Functions;
+use crate::aggregate::reports::definition::Definition;
+use crate::aggregate::reports::expression::{Signature, Type};
+use crate::aggregate::settings::{Dates, MEMORY_LIMIT};
+use crate::error::{Error, Result};
+
+impl Arguments {
+    fn checks(&mut self) -> Result<Vec<Check>> {
+        let Some(value) = self.take("checks") else { return Ok(Vec::new()) };
+        let Value::Array(items) = value else { return Err(wrong("checks", "a list of checks")) };
+        let read = |item| {
+            serde_json::from_value(item).map_err(|error| {
+                Error::config(format!("checks: {error}")).hint("give millpond.Check(table, min_rows=1), or its fields")
+            })
+        };
+        items.into_iter().map(read).collect()
+    }
+
+    /// The user's functions: by name, what they return and their version.
+    fn signatures(&mut self) -> Result<Vec<Signature>> {
+        let Some(value) = self.take("functions") else { return Ok(Vec::new()) };
+        let Value::Object(functions) = value else { return Err(wrong("functions", "a mapping")) };
+        let read = |(name, told): (String, Value)| {
+            let text = |word: &str| told.get(word).and_then(Value::as_str).unwrap_or_default();
+            let returns = Type::named(&format!("function {name}: returns"), text("returns"))?;
+            Ok(Signature { version: text("version").to_owned(), name, returns })
+        };
+        functions.into_iter().map(read).collect()
+    }
+}
+
+/// The settings of an aggregate run.
+///
+/// # Errors
+/// `Config` naming the argument.
+pub fn aggregate(json: &str, functions: Option<Arc<dyn Functions>>) -> Result<AggregateSettings> {
+    let mut arguments = Arguments::read(json)?;
+    let known = arguments.signatures()?;
+    let dates = match arguments.take("dates") {
+        None => Dates::Latest,
+        Some(Value::String(word)) if word == "latest" => Dates::Latest,
+        Some(Value::String(word)) if word == "all" => Dates::All,
+        Some(Value::String(word)) if word == "changed" => {
+            return Err(
+                Error::config("dates: \"changed\" is not available yet").hint("use \"latest\", \"all\" or dates")
+            );
+        }
+        Some(Value::String(text)) => match text.split_once("..") {
+            Some((first, last)) => Dates::Range(first.trim().to_owned(), last.trim().to_owned()),
+            None => Dates::List(vec![text]),
+        },
+        Some(Value::Array(items)) => {
+            let texts: Option<Vec<String>> = items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect();
+            Dates::List(texts.ok_or_else(|| wrong("dates", "dates as YYYY-MM-DD"))?)
+        }
+        Some(_) => return Err(wrong("dates", "\"latest\", \"all\", a date, a list of dates, or \"first..last\"")),
+    };
+    for (name, only) in [("engine", "native"), ("mode", "full")] {
+        match arguments.text(name)? {
+            Some(value) if value != only => {
+                return Err(Error::config(format!("{name}: only \"{only}\" is available yet")).hint("leave it out"));
+            }
+            _ => {}
+        }
+    }
+    let lookback = arguments.count("lookback_days")?.unwrap_or(0);
+    let settings = AggregateSettings {
+        mongo_uri: arguments.needed("mongo_uri")?,
+        postgres_dsn: arguments.text("postgres_dsn")?,
+        schema: arguments.text("schema")?,
+        checks: arguments.checks()?,
+        database: arguments.needed("database")?,
+        collection: arguments.needed("collection")?,
+        dates,
+        lookback_days: u32::try_from(lookback).map_err(|_| wrong("lookback_days", "fewer days"))?,
+        time_field: arguments.text("time_field")?.unwrap_or_else(|| "timestamp".into()),
+        reports: Definition::read_all(arguments.take("reports"), &known)?,
+        functions,
+        job: arguments.text("job")?,
+        allow_scan: arguments.flag("allow_scan", false)?,
+        max_future_skew_seconds: arguments.count("max_future_skew")?.unwrap_or(86_400),
+        memory_limit: arguments.count("memory_limit")?.unwrap_or(MEMORY_LIMIT),
+        cursors: usize::try_from(arguments.count("cursors")?.unwrap_or(0)).unwrap_or(0),
+    };
+    arguments.done()?;
+    Ok(settings)
+}
