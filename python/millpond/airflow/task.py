@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond.airflow.arguments import Reader, UnusableArgumentError, read
-from millpond.airflow.compat import AirflowFailException, AirflowNotFoundException, BaseOperator, get_connection
-from millpond.airflow.connections import UnusableConnectionError
+from millpond.airflow.compat import AirflowFailException, BaseOperator
+from millpond.airflow.connections import UnusableConnectionError, connection
 from millpond.progress import pace
 
 if TYPE_CHECKING:
@@ -77,14 +77,7 @@ class VerbOperator(BaseOperator):
             if conn_id is None:
                 settings[argument] = None
                 continue
-            try:
-                connection = get_connection(conn_id)
-            except AirflowNotFoundException as error:
-                raise UnusableConnectionError(
-                    f"there is no connection {conn_id!r}; make it in the web UI, with `airflow connections add`, "
-                    f"or as AIRFLOW_CONN_{conn_id.upper()}"
-                ) from error
-            settings[argument] = reader(connection)
+            settings[argument] = reader(connection(conn_id))
         return settings
 
     def _line(self) -> Callable[[Any], None]:
