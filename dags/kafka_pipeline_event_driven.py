@@ -7,7 +7,7 @@ the next one waits on.
 from datetime import UTC, datetime, timedelta
 
 from millpond.airflow import AggregateOperator, BridgeOperator, NewEventsSensor, SinkOperator
-from millpond.airflow.compat import DAG, Param
+from millpond.airflow.compat import DAG, Asset, Param
 
 with DAG(
     dag_id="kafka_pipeline_event_driven",
@@ -58,5 +58,7 @@ with DAG(
         collection="{{ params.collection }}",
         dates="latest",
         lookback_days="{{ params.lookback_days }}",
+        # Its events name the dates: what schedules on it knows what has changed.
+        outlets=[Asset("product_views_daily")],
     )
     new_events >> bridge >> sink >> aggregate

@@ -51,7 +51,7 @@ def tasks(run: DagRun, session: Any) -> dict[str, Any]:
     found = {}
     for one in run.get_task_instances(session=session):
         name = one.task_id if one.map_index < 0 else f"{one.task_id}/{one.map_index}"
-        found[name] = {"state": str(one.state), "tries": one.try_number, "books": books(one, session)}
+        found[name] = {"state": str(one.state), "tries": one.try_number, "books": books(one, session), "pid": one.pid}
     return found
 
 
@@ -64,6 +64,23 @@ def books(one: Any, session: Any) -> Any:
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 
+def mark(dag_id: str, run_id: str, task_id: str, state: str) -> bool:
+    """Mark a task, as the web UI does."""
+    with create_session() as session:
+        run = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one()
+        return bool(run.get_task_instance(task_id, session=session).set_state(state, session=session))
+
+
+def covered(dag_id: str, run_id: str) -> list[Any]:
+    """Return the extras of the asset events that a run has left."""
+    if MODERN:
+        from airflow.models.asset import AssetEvent as Event
+    else:
+        from airflow.models.dataset import DatasetEvent as Event
+    with create_session() as session:
+        return [event.extra for event in session.query(Event).filter_by(source_dag_id=dag_id, source_run_id=run_id)]
+
+
 if not MODERN:
     import airflow.models.xcom
 
@@ -72,5 +89,5 @@ if not MODERN:
 answers.write('"ready"\n')
 for line in sys.stdin:
     words = json.loads(line)
-    do = {"trigger": trigger, "stand": stand}[words.pop("do")]
+    do = {"trigger": trigger, "stand": stand, "covered": covered, "mark": mark}[words.pop("do")]
     answers.write(json.dumps(do(**words)) + "\n")

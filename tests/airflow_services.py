@@ -50,10 +50,13 @@ class Services(Airflow):
         if major == 3:
             self.env |= {
                 "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-                "AIRFLOW__CORE__PARALLELISM": "2",
+                "AIRFLOW__CORE__PARALLELISM": "3",
+                # How soon a task learns that it was marked.
+                "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
                 "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/",
                 "AIRFLOW__API_AUTH__JWT_SECRET": secret,
                 "AIRFLOW__API__SECRET_KEY": secret,
+                "AIRFLOW__API__HOST": "127.0.0.1",
                 "AIRFLOW__API__PORT": str(self.port),
                 "AIRFLOW__API__WORKERS": "1",
                 "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -65,10 +68,17 @@ class Services(Airflow):
 
     def up(self) -> None:
         """Start all; the database is there already."""
-        for name in ("api-server", "dag-processor") if self.major == 3 else ():
-            self.serve(name)
+        if self.major == 3:
+            self.serve("api-server")
+            self.serve("dag-processor")
+            # A task that cannot reach it fails.
+            until(self._answers, 180)
         self.serve("scheduler")
         self.serve("triggerer")
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def serve(self, name: str) -> None:
         """Start one of them."""

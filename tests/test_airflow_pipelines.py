@@ -4,6 +4,7 @@ The triggerer is killed while sensors wait in it: both go on in the next one, to
 """
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -33,6 +35,20 @@ with DAG("waits", schedule=None, start_date=datetime.datetime(2025, 1, 1)):
     )
 """
 TIMEOUT = 25
+SLOW = """
+import datetime
+from millpond.airflow import SinkOperator
+from millpond.airflow.compat import DAG
+with DAG("ended", schedule=None, start_date=datetime.datetime(2025, 1, 1)):
+    for name, more in {"marked": {}, "terminated": {}, "timed_out": {"execution_timeout": 4}}.items():
+        SinkOperator(
+            task_id=name, topic="{{ dag_run.conf.topic }}", database="{{ dag_run.conf.topic }}", collection=name,
+            # The first try takes far longer than the test waits for its end.
+            batch_size="{{ 1 if ti.try_number == 1 else 1000 }}", retries=1, retry_delay=datetime.timedelta(seconds=1),
+            **{word: datetime.timedelta(seconds=seconds) for word, seconds in more.items()},
+        )
+"""
+EVENTS = 60_000
 DATES = ("2025-10-30", "2025-10-31")
 
 
@@ -79,6 +95,7 @@ def pipeline(request, servers, tmp_path_factory):
     for file in DAGS.glob("*.py"):
         (airflow.dags / file.name).write_text(file.read_text().replace("SHARDS = 4", f"SHARDS = {SHARDS}"))
     (airflow.dags / "waits.py").write_text(WAIT.format(timeout=TIMEOUT))
+    (airflow.dags / "ended.py").write_text(SLOW)
     with psycopg.connect(servers.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
     if request.param == 2:
@@ -125,6 +142,8 @@ def test_new_events_are_awaited_by_one_triggerer_after_the_other(pipeline):
     assert results["sink"]["inserted"] == 120
     assert results["aggregate"]["dates"] == list(DATES)
     assert servers.remote["sasl.password"] not in told
+    (extra,) = airflow.ask("covered", dag_id="kafka_pipeline_event_driven", run_id=run_id)
+    assert (extra["millpond"], extra["dates"], extra["counted"]) == ("aggregate", list(DATES), 120)
 
     gave_up = airflow.ended("waits", waiting, TIMEOUT + 120)
     assert (gave_up["state"], gave_up["tasks"]["silence"]["tries"]) == ("failed", 1), "a time-out is for good"
@@ -164,6 +183,42 @@ def test_dates_are_backfilled(pipeline):
     query = f"SELECT report_date::text, sum(view_count)::int FROM {pipeline.schema}.product_views_daily GROUP BY 1"
     with psycopg.connect(pipeline.servers.dsn) as connection:
         assert dict(connection.execute(query).fetchall()) == dict.fromkeys(DATES, 150)
+
+
+@pytest.mark.parametrize("pipeline", [3], indirect=True)
+def test_a_task_ends_when_airflow_says_so_and_the_next_try_goes_on(pipeline):
+    """3.x, where a handler calls `on_kill` and returns; for 2.10 see test_airflow_tasks.py."""
+    airflow, servers = pipeline.airflow, pipeline.servers
+    topic = f"t{secrets.token_hex(5)}"
+    servers.create(servers.kafka, topic, 3)
+    servers.send(servers.kafka, topic, [(str(n), b'{"n":%d}' % n, n % 3) for n in range(EVENTS)])
+    run_id = airflow.make_run("ended", {"topic": topic})
+    with servers.mongo() as client:
+        stored = {name: client[topic][name] for name in ("marked", "terminated", "timed_out")}
+        count = {name: (lambda of=of: of.estimated_document_count()) for name, of in stored.items()}
+
+        until(lambda: count["terminated"]() > 50, 120)
+        # The process of the task itself, as a pod's end would tell it.
+        os.kill(airflow.tasks("ended", run_id)["terminated"]["pid"], signal.SIGTERM)
+        until(lambda: count["marked"]() > 50, 120)
+        pid = airflow.tasks("ended", run_id)["marked"]["pid"]
+        airflow.ask("mark", dag_id="ended", run_id=run_id, task_id="marked", state="failed")
+        until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 30)
+        kept = count["marked"]()
+
+        run = airflow.ended("ended", run_id)
+        told = airflow.logs("ended", run_id)
+        states = {name: (task["state"], task["tries"]) for name, task in run["tasks"].items()}
+        assert states == {"marked": ("failed", 1), "terminated": ("success", 2), "timed_out": ("success", 2)}, told
+        assert run["tasks"]["marked"]["books"] is None
+        assert 50 < count["marked"]() == kept < EVENTS
+        assert "AirflowTaskTimeout" in told
+        for name in ("terminated", "timed_out"):
+            books = run["tasks"][name]["books"]
+            # Less than all: what the first try did was kept; and all are there, once.
+            assert books["read"] < EVENTS
+            assert books["read"] == books["inserted"] + books["already_present"]
+            assert stored[name].count_documents({}) == EVENTS
 
 
 def test_the_deployments_health_checks_pass(pipeline):

@@ -12,6 +12,7 @@ _OLDEST = (2, 10)
 
 # Name → its module in 3.x, its module in 2.10.
 _HOMES = {
+    "Asset": ("airflow.sdk", "airflow.datasets"),
     "CronDataIntervalTimetable": ("airflow.sdk", "airflow.timetables.interval"),
     "DAG": ("airflow.sdk", "airflow"),
     "AirflowFailException": ("airflow.sdk.exceptions", "airflow.exceptions"),
@@ -26,6 +27,8 @@ _HOMES = {
     "TriggerEvent": ("airflow.triggers.base", "airflow.triggers.base"),
     "task": ("airflow.sdk", "airflow.decorators"),
 }
+# Under another name in 2.10.
+_RENAMED = {"Asset": "Dataset"}
 
 
 def _major() -> int:
@@ -40,6 +43,7 @@ def _major() -> int:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name][0 if _major() == 3 else 1]
-    found = globals()[name] = getattr(import_module(home), name)
+    modern = _major() == 3
+    home = import_module(_HOMES[name][0 if modern else 1])
+    found = globals()[name] = getattr(home, name if modern else _RENAMED.get(name, name))
     return found

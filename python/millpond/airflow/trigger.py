@@ -59,7 +59,10 @@ class NewEventsTrigger(BaseTrigger):
 
         while True:
             try:
-                found = await self._ask()
+                # A server that hangs must not hold the deadline up either.
+                found = await asyncio.wait_for(self._ask(), max(self.deadline - time.time(), 1.0))
+            except TimeoutError:
+                return {"timed_out": True}
             except UnusableConnectionError as error:
                 return {"error": str(error)}
             except millpond.Error as error:
