@@ -36,6 +36,8 @@ class Services(Airflow):
         self.port, self.health_port = free_port(), free_port()
         secret = secrets.token_hex(32)
         self.env |= {
+            # Several processes write to it.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
@@ -51,6 +53,8 @@ class Services(Airflow):
             self.env |= {
                 "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
                 "AIRFLOW__CORE__PARALLELISM": "3",
+                # A busy machine is no failure.
+                "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
                 # How soon a task learns that it was marked.
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
                 "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/",
@@ -134,9 +138,7 @@ class Services(Airflow):
     def make_run(self, dag_id: str, conf: dict[str, Any], seconds: float = 90) -> str:
         """Make a run as soon as the DAG's file has been read."""
         run_id = f"run-{uuid.uuid4().hex[:8]}"
-        until(
-            lambda: self.ask("trigger", dag_id=dag_id, run_id=run_id, conf=conf) == "made" or time.sleep(0.3), seconds
-        )
+        until(lambda: self.ask("trigger", dag_id=dag_id, run_id=run_id, conf=conf) == "made", seconds)
         return run_id
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from millpond.local import mongo, ports, postgres
 from millpond.local.jars import kafka_jars
 from millpond.local.layout import Layout
 
+NOT_YET_INITIALIZED = 94
+
 
 @contextmanager
 def running(command: list[str], **words) -> Iterator[subprocess.Popen[bytes]]:
@@ -78,11 +80,11 @@ def test_mongod_runs_by_its_command(tmp_path):
     words[words.index("--bind_ip_all")] = "--bind_ip=127.0.0.1"
     with running([str(mongo.binary()), *words, f"--port={port}"]) as server:
         address = f"mongodb://127.0.0.1:{port}/?directConnection=true"
-        with pymongo.MongoClient(address, serverSelectionTimeoutMS=20_000) as client:
+        with pymongo.MongoClient[dict[str, object]](address, serverSelectionTimeoutMS=20_000) as client:
             # Told to be of a replica set, and not of one yet: what the health check puts right.
             with pytest.raises(pymongo.errors.OperationFailure) as caught:
                 client.admin.command("replSetGetStatus")
-            assert caught.value.details["codeName"] == "NotYetInitialized"
+            assert caught.value.code == NOT_YET_INITIALIZED
         assert server.poll() is None
 
 
