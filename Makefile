@@ -88,9 +88,10 @@ environment-dev: require
 environments: wheel
 	@scripts/environment dev "$$(ls dist/*.whl)"
 	@scripts/environment airflow-2.10 "$$(ls dist/*.whl)"
+	@scripts/environment airflow-3 "$$(ls dist/*.whl)"
 
 .PHONY: env
-env: environments ## the two locked Python environments with the wheel in them: .venv/dev and .venv/airflow-2.10
+env: environments ## the locked Python environments with the wheel in them: .venv/dev, .venv/airflow-2.10, .venv/airflow-3
 
 .PHONY: jars
 jars: environments
@@ -117,7 +118,7 @@ sabotage: .build/sabotage/.built
 
 .PHONY: lock
 lock: require
-	@for name in dev airflow-2.10; do scripts/lock $$name; done
+	@for name in dev airflow-2.10 airflow-3; do scripts/lock $$name; done
 
 .PHONY: clean
 clean: ## remove the environments, wheels and build results of this clone (not the shared build cache)

@@ -1,4 +1,4 @@
-"""Airflow 2.10.4 in its own environment, for tests: a home, its connections, and ways to run things in it.
+"""Airflow in an environment of its own, 2.10.4 unless another is named, for tests: a home, connections, ways to run.
 
 Owns the subprocesses. Refuses to stand in for Airflow: all of it is the real one.
 """
@@ -16,6 +16,8 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = ROOT / "dags"
 ENVIRONMENT = Path(os.environ.get("MILLPOND_TEST_AIRFLOW", ROOT / ".venv" / "airflow-2.10")).absolute()
+ENVIRONMENT_3 = Path(os.environ.get("MILLPOND_TEST_AIRFLOW_3", ROOT / ".venv" / "airflow-3")).absolute()
+MAJORS = {2: ENVIRONMENT, 3: ENVIRONMENT_3}
 
 _TRIGGER = """
 import json, sys
@@ -57,12 +59,15 @@ class Outcome:
 class Airflow:
     """One AIRFLOW_HOME with a migrated database."""
 
-    def __init__(self, home: Path, connections: dict[str, dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, home: Path, connections: dict[str, dict[str, Any]] | None = None, environment: Path = ENVIRONMENT
+    ) -> None:
         self.home = home
+        self.bin = environment / "bin"
         self.dags = home / "dags"
         self.dags.mkdir(parents=True, exist_ok=True)
         self.env = os.environ | {
-            "PATH": f"{ENVIRONMENT / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -116,16 +121,16 @@ class Airflow:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start `airflow …` with its output, both streams, in one pipe."""
-        command = [str(ENVIRONMENT / "bin" / "airflow"), *words]
+        command = [str(self.bin / "airflow"), *words]
         return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def call(self, *words: str, timeout: float = 180) -> str:
         """Run `airflow …` to its end and return what it said; a failure shows it."""
-        return self._finish([str(ENVIRONMENT / "bin" / "airflow"), *words], timeout)
+        return self._finish([str(self.bin / "airflow"), *words], timeout)
 
     def python(self, *words: str, timeout: float = 180) -> str:
         """Run Python in Airflow's environment and return what it said; a failure shows it."""
-        return self._finish([str(ENVIRONMENT / "bin" / "python"), *words], timeout)
+        return self._finish([str(self.bin / "python"), *words], timeout)
 
     def _finish(self, command: list[str], timeout: float) -> str:
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False)

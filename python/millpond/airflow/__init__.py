@@ -11,13 +11,23 @@ if TYPE_CHECKING:
     from millpond.airflow.aggregate import AggregateOperator
     from millpond.airflow.bridge import BridgeOperator
     from millpond.airflow.connections import kafka_properties, mongo_uri, postgres_dsn
+    from millpond.airflow.sensor import NewEventsSensor
     from millpond.airflow.sink import SinkOperator
 
-__all__ = ["AggregateOperator", "BridgeOperator", "SinkOperator", "kafka_properties", "mongo_uri", "postgres_dsn"]
+__all__ = [
+    "AggregateOperator",
+    "BridgeOperator",
+    "NewEventsSensor",
+    "SinkOperator",
+    "kafka_properties",
+    "mongo_uri",
+    "postgres_dsn",
+]
 
 _HOME = {
     "AggregateOperator": "aggregate",
     "BridgeOperator": "bridge",
+    "NewEventsSensor": "sensor",
     "SinkOperator": "sink",
     "kafka_properties": "connections",
     "mongo_uri": "connections",

@@ -1,26 +1,49 @@
-"""The names that moved between Airflow 2.10 and 3.x, from wherever the installed one keeps them.
+"""The names that moved between Airflow 2.10 and 3.x, from wherever the installed one keeps them, when first asked for.
 
 Owns every import of Airflow in this package. Refuses to hold behaviour: what differs in meaning is handled where it
 matters.
 """
 
-try:
-    from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
-except ImportError:
-    from airflow.exceptions import AirflowFailException, AirflowNotFoundException
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
-try:
-    from airflow.sdk import DAG, BaseOperator, Param
-except ImportError:
-    from airflow import DAG
-    from airflow.models.baseoperator import BaseOperator
-    from airflow.models.param import Param
+_OLDEST = (2, 10)
 
-try:
-    from airflow.sdk import BaseHook
-except ImportError:
-    from airflow.hooks.base import BaseHook
+# Name → its module in 3.x, its module in 2.10.
+_HOMES = {
+    "Asset": ("airflow.sdk", "airflow.datasets"),
+    "CronDataIntervalTimetable": ("airflow.sdk", "airflow.timetables.interval"),
+    "DAG": ("airflow.sdk", "airflow"),
+    "AirflowFailException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowNotFoundException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowSensorTimeout": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowSkipException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "BaseHook": ("airflow.sdk", "airflow.hooks.base"),
+    "BaseOperator": ("airflow.sdk", "airflow.models.baseoperator"),
+    "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
+    "BaseTrigger": ("airflow.triggers.base", "airflow.triggers.base"),
+    "Param": ("airflow.sdk", "airflow.models.param"),
+    "TriggerEvent": ("airflow.triggers.base", "airflow.triggers.base"),
+    "task": ("airflow.sdk", "airflow.decorators"),
+}
+# Under another name in 2.10.
+_RENAMED = {"Asset": "Dataset"}
 
-get_connection = BaseHook.get_connection
 
-__all__ = ["DAG", "AirflowFailException", "AirflowNotFoundException", "BaseOperator", "Param", "get_connection"]
+def _major() -> int:
+    from airflow import __version__
+
+    version = tuple(int(part) for part in __version__.split(".")[:2])
+    if version < _OLDEST:
+        raise ImportError(f"millpond's operators need Airflow 2.10 or newer, {__version__} is installed: upgrade it")
+    return 3 if version >= (3,) and find_spec("airflow.sdk") else 2
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    modern = _major() == 3
+    home = import_module(_HOMES[name][0 if modern else 1])
+    found = globals()[name] = getattr(home, name if modern else _RENAMED.get(name, name))
+    return found

@@ -32,6 +32,23 @@ class UnusableConnectionError(ValueError):
     """A connection that says something we cannot honour; the message ends with what to do."""
 
 
+def connection(conn_id: str) -> Any:
+    """Return a connection, from wherever Airflow is told to keep it.
+
+    Raises:
+        UnusableConnectionError: There is none of that name.
+    """
+    from millpond.airflow.compat import AirflowNotFoundException, BaseHook
+
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise UnusableConnectionError(
+            f"there is no connection {conn_id!r}; make it in the web UI, with `airflow connections add`, "
+            f"or as AIRFLOW_CONN_{conn_id.upper()}"
+        ) from error
+
+
 def kafka_properties(connection: Connection) -> dict[str, str]:
     """Return librdkafka properties: the extra as it is, host, login and password as their three properties.
 

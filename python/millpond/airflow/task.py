@@ -4,13 +4,15 @@ Owns how a run is started, shown, stopped and ended in Airflow's terms. Refuses 
 exception: what Airflow's own handlers raise (`AirflowTaskTerminated`, `AirflowTaskTimeout`) passes unchanged (I5).
 """
 
+import re
 import time
 from collections.abc import Callable
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond.airflow.arguments import Reader, UnusableArgumentError, read
-from millpond.airflow.compat import AirflowFailException, AirflowNotFoundException, BaseOperator, get_connection
-from millpond.airflow.connections import UnusableConnectionError
+from millpond.airflow.compat import AirflowFailException, BaseOperator
+from millpond.airflow.connections import UnusableConnectionError, connection
 from millpond.progress import pace
 
 if TYPE_CHECKING:
@@ -34,7 +36,13 @@ class VerbOperator(BaseOperator):
     _token: "CancelToken | None" = None
     _killed = False
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+    def __init__(self, **kwargs: Any) -> None:
+        """Document the task by its operator, unless the DAG does."""
+        if not any(name.startswith("doc") for name in kwargs):
+            kwargs["doc_md"] = _markdown(type(self))
+        super().__init__(**kwargs)
+
+    def execute(self, context: Any) -> dict[str, Any]:
         """Run the verb and return its result as a mapping, for XCom.
 
         Raises:
@@ -62,6 +70,10 @@ class VerbOperator(BaseOperator):
             raise AirflowFailException(_told(error)) from error
         books: dict[str, Any] = result.to_dict()
         self.log.info("%s: done: %s", self.verb, _summary(books))
+        for outlet in self.outlets:
+            # Assets alone: 2.10 takes entities of lineage as well.
+            if hasattr(outlet, "uri"):
+                context["outlet_events"][outlet].extra = _covered(self.verb, books)
         return books
 
     def on_kill(self) -> None:
@@ -77,14 +89,7 @@ class VerbOperator(BaseOperator):
             if conn_id is None:
                 settings[argument] = None
                 continue
-            try:
-                connection = get_connection(conn_id)
-            except AirflowNotFoundException as error:
-                raise UnusableConnectionError(
-                    f"there is no connection {conn_id!r}; make it in the web UI, with `airflow connections add`, "
-                    f"or as AIRFLOW_CONN_{conn_id.upper()}"
-                ) from error
-            settings[argument] = reader(connection)
+            settings[argument] = reader(connection(conn_id))
         return settings
 
     def _line(self) -> Callable[[Any], None]:
@@ -122,3 +127,17 @@ def _summary(books: dict[str, Any]) -> str:
         for name, value in books.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     )
+
+
+def _covered(verb: str, books: dict[str, Any]) -> dict[str, Any]:
+    """Return what an asset's event holds: the places covered and the counts, a few hundred bytes."""
+    counts = {name: value for name, value in books.items() if isinstance(value, int) and not isinstance(value, bool)}
+    places = {name: books[name] for name in ("positions", "dates") if name in books}
+    return {"millpond": verb} | counts | places
+
+
+def _markdown(operator: type) -> str:
+    """Return an operator's docstring as the web UI shows it: its arguments as a list."""
+    head, _, arguments = cleandoc(operator.__doc__ or "").partition("\n\nArgs:\n")
+    listed = re.sub(r"^    (\w+): ", r"- **\1**: ", arguments, flags=re.MULTILINE)
+    return f"{head}\n\n{listed}".strip()
