@@ -110,7 +110,9 @@ impl Top<'_> {
         let what = || format!("aggregate: the newest {} of {}", self.field, self.events.name());
         let (field, mut garbage) = (self.field, 0);
         let told = |error| self.moment.meant(what(), error);
-        let downwards = FindOptions::builder().projection(doc! {field: 1}).sort(doc! {field: -1}).build();
+        // The server's own second batch is 16 MB, of which a date behind some garbage needs one document.
+        let downwards =
+            FindOptions::builder().projection(doc! {field: 1}).sort(doc! {field: -1}).batch_size(101).build();
         let mut found = self.moment.find(self.events, doc! {field: filter}, downwards).await.map_err(told)?;
         while let Some(document) = found.next().await.map_err(told)? {
             let id = document.get_object_id("_id").ok().map(|id| id.bytes());
