@@ -204,7 +204,7 @@ mod tests {
             (decimal("-0"), "0"),
             (Number::Double(1e21), "1000000000000000000000"),
             (Number::Double(-0.0), "0"),
-            (Number::Double(1_125_899_906_842_624.25), "1125899906842624.2"),
+            (Number::Double(1_125_899_906_842_624.3), "1125899906842624.2"),
             (Number::Integer(i64::MIN), "-9223372036854775808"),
         ] {
             assert_eq!(number.plain(), wanted);
