@@ -65,7 +65,7 @@ fuzz: environments ## SECONDS=…: JSON to BSON beside a second reader, coverage
 	@$(DEV)/python scripts/fuzz.py $(or $(SECONDS),600) .build/corpus
 
 .PHONY: chaos
-chaos: environments jars sabotage ## kill each arrow 200 times at random moments, servers among them
+chaos: environments jars sabotage ## kill each arrow 200 times at random moments, servers among them; every DAG on Airflow 2.10 too
 	$(PYTEST) -m chaos tests --override-ini timeout=7200 $(PYTEST_ARGS)
 
 .PHONY: chaos-bridge

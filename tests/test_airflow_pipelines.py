@@ -84,7 +84,11 @@ class Pipeline:
         return {"source_topic": topic, "target_topic": f"{topic}_to", "database": topic, "collection": "events"}
 
 
-@pytest.fixture(scope="module", params=sorted(MAJORS))
+# Airflow 2.10 runs the same bodies in test_airflow_tasks.py and in the demo: its turn here is part of `make chaos`.
+OLDER = pytest.param(2, marks=pytest.mark.chaos)
+
+
+@pytest.fixture(scope="module", params=[OLDER, *sorted(MAJORS.keys() - {2})])
 def pipeline(request, servers, tmp_path_factory):
     airflow = Services(tmp_path_factory.mktemp("airflow"), request.param)
     schema = f"t{secrets.token_hex(5)}"

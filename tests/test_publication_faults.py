@@ -174,8 +174,10 @@ def cut_at_commit(dsn: str, *, arrives: bool) -> Iterator[str]:
                         if arrives:
                             self.answered.wait(10)
                         break
-                with suppress(OSError):
-                    self.request.shutdown(socket.SHUT_RDWR)
+                # Both ends, at once: a session that PostgreSQL still believes in would keep its locks.
+                for end in (server, self.request):
+                    with suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
 
         def setup(self) -> None:
             self.answered = threading.Event()

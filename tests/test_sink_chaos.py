@@ -2,7 +2,7 @@
 members of the replica set killed, frozen and stepped down, brokers killed. At the end 0 lost, 0 doubled, all in order;
 all the while positions never go back and never lie ahead of what a majority holds.
 
-`make chaos-sink EVENTS=… KILLS=… SEED=…` runs it at length; the short form meets each kind once.
+`make chaos-sink EVENTS=… KILLS=… SEED=…` runs it at length; the short form, of `make chaos`, meets each kind once.
 """
 
 import os
@@ -193,6 +193,7 @@ KINDS = [
 KILLS = int(os.environ.get("KILLS") or len(KINDS))
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(14_400)
 def test_nothing_is_lost_or_doubled_whatever_happens(servers, name):
     print(f"SEED={SEED} EVENTS={EVENTS} KILLS={KILLS}")
