@@ -1,7 +1,7 @@
 """Everything at once against one job (I2, I3): kills at named steps and random moments, signals, runs beside each
 other, brokers killed, frozen and restarted in turn, replicas lost. At the end 0 lost, 0 doubled, all in order.
 
-`make chaos-bridge EVENTS=… KILLS=… SEED=…` runs it at length; the short form meets each kind once.
+`make chaos-bridge EVENTS=… KILLS=… SEED=…` runs it at length; the short form, of `make chaos`, meets each kind once.
 """
 
 import os
@@ -238,6 +238,7 @@ KINDS = [
 KILLS = int(os.environ.get("KILLS") or len(KINDS))
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(14_400)
 def test_nothing_is_lost_or_doubled_whatever_happens(servers, name):
     print(f"SEED={SEED} EVENTS={EVENTS} KILLS={KILLS}")

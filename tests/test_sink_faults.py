@@ -234,6 +234,7 @@ def lonely() -> Iterator[Lonely]:
             server.end()
 
 
+@pytest.mark.chaos
 def test_a_disk_that_is_full(servers, name):
     with lonely() as server:
         server.start(limit=16 << 20)
