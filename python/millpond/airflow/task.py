@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from millpond.airflow.arguments import Reader, UnusableArgumentError, read
 from millpond.airflow.compat import AirflowFailException, BaseOperator
 from millpond.airflow.connections import UnusableConnectionError, connection
+from millpond.airflow.lineage import Lineage
 from millpond.progress import pace
 
 if TYPE_CHECKING:
     from millpond import CancelToken
 
 _LINE_EVERY_S = 5.0
+# What a grid's tooltip, a mail's subject and a list of failures show of a message.
+_TOOLTIP = 250
 
 
 class VerbOperator(BaseOperator):
@@ -35,6 +38,8 @@ class VerbOperator(BaseOperator):
     # Class attributes: an operator is deep-copied before a task runs, and a token belongs to one run in one process.
     _token: "CancelToken | None" = None
     _killed = False
+    # What a run says of itself to links and lineage, while the process lives: names and counts, never a secret.
+    _told_of: "dict[str, Any] | None" = None
 
     def __init__(self, **kwargs: Any) -> None:
         """Document the task by its operator, unless the DAG does."""
@@ -56,8 +61,13 @@ class VerbOperator(BaseOperator):
         if self._killed:
             # The kill came before there was a token to set.
             token.cancel()
+        lineage = Lineage(self.verb)
+        told_of: dict[str, Any] = {"lineage": lineage}
+        self._told_of = told_of
         try:
-            settings = self._settings()
+            settings = self._settings(lineage)
+            told_of["dead_letters_in"] = place = self.dead_letters_in(settings)
+            self._group("settings", _shown(settings))
             result = getattr(millpond, self.verb)(**settings, progress=self._line(), cancel=token)
         except (UnusableArgumentError, UnusableConnectionError) as error:
             raise AirflowFailException(f"{self.verb}: {error}") from error
@@ -67,8 +77,15 @@ class VerbOperator(BaseOperator):
         except millpond.Error as error:
             if error.retryable:
                 raise
-            raise AirflowFailException(_told(error)) from error
+            short = _tooltip(told := _told(error))
+            if short != told:
+                self._group("what is wrong", told.splitlines())
+            raise AirflowFailException(short) from error
         books: dict[str, Any] = result.to_dict()
+        if place:
+            books["dead_letters_in"] = place
+        told_of["books"] = books
+        self._group("books", _book_lines(books))
         self.log.info("%s: done: %s", self.verb, _summary(books))
         for outlet in self.outlets:
             # Assets alone: 2.10 takes entities of lineage as well.
@@ -82,14 +99,33 @@ class VerbOperator(BaseOperator):
         if self._token is not None:
             self._token.cancel()
 
-    def _settings(self) -> dict[str, Any]:
+    def dead_letters_in(self, settings: dict[str, Any]) -> dict[str, str] | None:  # noqa: ARG002 - of a verb
+        """Return where a run's dead letters are kept: a `topic`, or a `database` and `collection`."""
+        return None
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - OpenLineage passes it
+        """Return inputs, outputs and counts of the run, when OpenLineage's provider is installed and asks."""
+        told = self._told_of or {}
+        return told["lineage"].facets(told.get("books")) if told else None
+
+    def _group(self, name: str, lines: list[str]) -> None:
+        """Log lines that the web UI folds."""
+        self.log.info("::group::%s: %s", self.verb, name)
+        for line in lines:
+            self.log.info("%s", line)
+        self.log.info("::endgroup::")
+
+    def _settings(self, lineage: Lineage) -> dict[str, Any]:
         settings = read(self.readers, {name: getattr(self, name) for name in self.readers})
         for argument, (attribute, reader) in self.connections.items():
             conn_id = getattr(self, attribute)
             if conn_id is None:
                 settings[argument] = None
                 continue
-            settings[argument] = reader(connection(conn_id))
+            found = connection(conn_id)
+            settings[argument] = reader(found)
+            lineage.know(argument, found, settings[argument])
+        lineage.names(settings)
         return settings
 
     def _line(self) -> Callable[[Any], None]:
@@ -119,6 +155,27 @@ class VerbOperator(BaseOperator):
 def _told(error: Any) -> str:
     text = str(error)
     return text if not error.hint or error.hint in text else f"{text}\n{error.hint}"
+
+
+def _tooltip(text: str) -> str:
+    """Return a message in one line, cut where a tooltip would end."""
+    line = " ".join(text.split())
+    return line if len(line) <= _TOOLTIP else f"{line[: _TOOLTIP - 32].rsplit(' ', 1)[0]} … (the log has the rest)"
+
+
+def _shown(settings: dict[str, Any]) -> list[str]:
+    """Return the arguments of a verb, a line each, without what connections hold."""
+    hidden = ("source", "target", "mongo_uri", "postgres_dsn", "transform", "reports", "checks")
+    return [f"{name} = {value!r}" for name, value in settings.items() if name not in hidden]
+
+
+def _book_lines(books: dict[str, Any]) -> list[str]:
+    """Return what a run has counted and where it has got, a line each."""
+    lines = [f"{name}: {value}" for name, value in books.items() if name not in ("positions", "statistics", "samples")]
+    positions = books.get("positions")
+    if isinstance(positions, dict):
+        return [*lines, *(f"position {place}: {next_}" for place, next_ in list(positions.items())[:50])]
+    return [*lines, *(f"position: {place}" for place in (positions or [])[:50])]
 
 
 def _summary(books: dict[str, Any]) -> str:
