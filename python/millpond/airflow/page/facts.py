@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from millpond.airflow.compat import AirflowNotFoundException, Stored
@@ -93,7 +94,8 @@ class Look:
 
     def jobs(self) -> list[str]:
         """Return the bridges that keep positions on the target."""
-        return list(self.ask("jobs", {}, target=self.kafka(self.places.target)))
+        found = self.ask("jobs", {}, target=self.kafka(self.places.target))
+        return [job for job in found if any(fnmatchcase(job, pattern) for pattern in self.places.jobs)]
 
     def bridge(self, job: str) -> dict[str, Any]:
         """Return the positions of a bridge beside its source's logs, or alone where the source cannot be asked."""

@@ -18,6 +18,7 @@ class Places:
         mongo: MongoDB connection of the sinks.
         postgres: PostgreSQL connection of the reports.
         schema: Schema of the reports; None: the first one of the search path.
+        jobs: Patterns of the bridges' names that are looked at, as on a command line.
         databases: MongoDB databases to look at, beside those that the ledger names.
         seconds: After so long a server that has not answered is left out.
         cache_seconds: So long an answer is shown again.
@@ -28,6 +29,7 @@ class Places:
     mongo: str
     postgres: str
     schema: str | None
+    jobs: tuple[str, ...]
     databases: tuple[str, ...]
     seconds: float
     cache_seconds: float
@@ -39,13 +41,17 @@ def configured() -> Places:
     def text(option: str, default: str) -> str:
         return str(conf.get("millpond", option, fallback=default)).strip()
 
+    def texts(option: str, default: str) -> tuple[str, ...]:
+        return tuple(filter(None, (part.strip() for part in text(option, default).split(","))))
+
     return Places(
         source=text("source_conn_id", "kafka_remote"),
         target=text("target_conn_id", "kafka_default"),
         mongo=text("mongo_conn_id", "mongo_default"),
         postgres=text("postgres_conn_id", "postgres_default"),
         schema=text("schema", "") or None,
-        databases=tuple(filter(None, (name.strip() for name in text("databases", "").split(",")))),
+        jobs=texts("jobs", "*"),
+        databases=texts("databases", ""),
         seconds=min(max(conf.getfloat("millpond", "page_seconds", fallback=8.0), 1.0), 30.0),
         cache_seconds=min(max(conf.getfloat("millpond", "page_cache_seconds", fallback=10.0), 0.0), 600.0),
     )
