@@ -14,6 +14,7 @@ from millpond.airflow.arguments import Reader, UnusableArgumentError, read
 from millpond.airflow.compat import AirflowFailException, BaseOperator
 from millpond.airflow.connections import UnusableConnectionError, connection
 from millpond.airflow.lineage import Lineage
+from millpond.airflow.supervisor import Supervisor
 from millpond.progress import pace
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class VerbOperator(BaseOperator):
             settings = self._settings(lineage)
             told_of["dead_letters_in"] = place = self.dead_letters_in(settings)
             self._group("settings", _shown(settings))
-            result = getattr(millpond, self.verb)(**settings, progress=self._line(), cancel=token)
+            result = getattr(millpond, self.verb)(**settings, progress=self._line(token), cancel=token)
         except (UnusableArgumentError, UnusableConnectionError) as error:
             raise AirflowFailException(f"{self.verb}: {error}") from error
         except millpond.Cancelled:
@@ -128,12 +129,16 @@ class VerbOperator(BaseOperator):
         lineage.names(settings)
         return settings
 
-    def _line(self) -> Callable[[Any], None]:
-        """Return a progress callback that logs one line every few seconds."""
+    def _line(self, token: "CancelToken") -> Callable[[Any], None]:
+        """Return a progress callback that logs one line every few seconds, and ends a run that nobody watches over."""
         last = time.monotonic()
+        supervisor = Supervisor()
 
         def show(progress: Any) -> None:
             nonlocal last
+            if supervisor.is_gone() and not token.cancelled:
+                self.log.warning("%s: the task's supervisor is gone: ending", self.verb)
+                token.cancel()
             now = time.monotonic()
             if now - last < _LINE_EVERY_S:
                 return
