@@ -63,7 +63,7 @@ class Web(Services):
         """Ask as nobody: status, where it leads, body."""
 
         class Stays(urllib.request.HTTPRedirectHandler):
-            def redirect_request(self, *words: Any) -> None:  # type: ignore[override]
+            def redirect_request(self, *words: Any) -> None:
                 return None
 
         try:
@@ -77,7 +77,7 @@ class Web(Services):
     def log_in(self, page: Page, name: str) -> None:
         """Log in, as a person does."""
         page.goto(f"{self.address}/login" if self.major == 2 else f"{self.address}/auth/login")
-        page.locator("input[name=username]").fill(self.passwords and name)
+        page.locator("input[name=username]").fill(name)
         page.locator("input[name=password]").fill(self.passwords[name])
         page.locator("input[type=submit], button[type=submit]").first.click()
         page.wait_for_url(lambda url: "login" not in url, timeout=30_000)

@@ -109,7 +109,7 @@ def test_it_ends_when_airflow_says_so_and_the_next_try_is_right(ground, way):
             stored = client["tests"][f"{name}_stored"]
             run_id = airflow.make_run(dag_id, {"name": name, "slow": True})
 
-            def tasks() -> dict[str, Any]:
+            def tasks() -> Any:
                 return airflow.tasks(dag_id, run_id)
 
             # All three are in the midst of it.

@@ -124,8 +124,8 @@ def test_it_fits_and_can_be_read(shown, scheme):
             context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
             context.add_init_script(f"localStorage.setItem('darkTheme', {json.dumps(scheme == 'dark')})")
             page = context.new_page()
-            wrong: list[str] = []
-            page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+            wrong: list[Any] = []
+            page.on("pageerror", wrong.append)
             shown.web.log_in(page, "admin")
             wrong.clear()
             page.goto(f"{shown.web.address}/millpond/")

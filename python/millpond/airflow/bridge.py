@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from millpond.airflow import arguments
 from millpond.airflow.connections import kafka_properties
+from millpond.airflow.lineage import Lineage
 from millpond.airflow.links import LettersLink
 from millpond.airflow.task import VerbOperator
 
@@ -113,8 +114,8 @@ class BridgeOperator(VerbOperator):
         self.max_bytes_per_second = max_bytes_per_second
         self.statistics = statistics
 
-    def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
+    def _settings(self, lineage: Lineage) -> dict[str, Any]:
+        settings = super()._settings(lineage)
         if self.dead_letter_topic is None:
             # The one argument whose None says something: the first dead letter ends the run.
             settings["dead_letter_topic"] = None

@@ -94,7 +94,7 @@ def _run_facet(verb: str, books: dict[str, Any]) -> Any:
     from openlineage.client.facet_v2 import RunFacet
 
     @attr.define(kw_only=True)
-    class MillpondRunFacet(RunFacet):  # type: ignore[misc]
+    class MillpondRunFacet(RunFacet):
         """The books of a run, in the words of millpond."""
 
         verb: str
