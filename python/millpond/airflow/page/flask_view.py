@@ -31,15 +31,17 @@ def _guarded(view: Callable[["MillpondView"], str]) -> Callable[["MillpondView"]
         if not manager.is_logged_in():
             return redirect(manager.get_url_login(next_url=request.url))
         if not manager.is_authorized_custom_view(method="GET", resource_name=RESOURCE):
-            return _framed(show.refused("Your roles lack “can read on Millpond”.", embedded=True), 403)
-        return _framed(view(self))
+            body = show.refused("Your roles lack “can read on Millpond”.", embedded=True)
+            return _framed(self.appbuilder, body, 403)
+        return _framed(self.appbuilder, view(self))
 
     return guarded
 
 
-def _framed(body: str, status: int = 200) -> Any:
+def _framed(appbuilder: Any, body: str, status: int = 200) -> Any:
     body, style = Markup(body), Markup(show.style())  # noqa: S704 - templates of ours, escaped
-    answer = make_response(render_template_string(_FRAME, millpond_body=body, millpond_style=style), status)
+    text = render_template_string(_FRAME, appbuilder=appbuilder, millpond_body=body, millpond_style=style)
+    answer = make_response(text, status)
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
