@@ -203,3 +203,25 @@ def test_servers_that_hang_are_left_out_in_time(tmp_path, major):
     assert told["took"] < 2 * (2 + 2.5)
     assert "no answer in time" in told["html"]
     assert "hunter2" not in told["html"] + told["letters"]
+
+
+def test_a_server_that_is_down_takes_nothing_from_the_others(servers, name, postgres, tmp_path):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        airflow = Airflow(tmp_path, environment=MAJORS[3])
+        port = silent.getsockname()[1]
+        airflow.connect("kafka_remote", {"conn_type": "kafka", "extra": {"bootstrap.servers": f"127.0.0.1:{port}"}})
+        airflow.connect("kafka_default", {"conn_type": "kafka", "extra": servers.kafka})
+        airflow.connect("mongo_default", f"mongodb://127.0.0.1:{port}/d")
+        airflow.connect("postgres_default", postgres)
+        airflow.env |= {"AIRFLOW__MILLPOND__PAGE_SECONDS": "6", "AIRFLOW__MILLPOND__JOBS": f"{name}*"}
+        fill(servers, name, postgres)
+        html = json.loads(airflow.python("-c", LOOK.replace("<b>", "product_views_daily").replace("x' OR 1=1", "")
+                          ).partition("ANSWER")[2])["html"]  # fmt: skip
+    # The bridge's books without its source's logs; the reports; and of the silent one, that it is.
+    assert "its log is not compared: no answer in time" in html
+    assert re.search(r"403</td>.*400</td>.*3</td>", html, re.DOTALL)
+    assert "p11" in html
+    assert f"{name}_to.dead_letters" in html
+    assert '<div class="box bad">no answer in time</div>' in html

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millpond.airflow.compat import AirflowNotFoundException, Stored
@@ -62,6 +63,7 @@ class Look:
     def __init__(self, places: Places, token: "CancelToken") -> None:
         """Keep both."""
         self.places, self.token = places, token
+        self.until = time.monotonic() + places.seconds
 
     def kafka(self, conn_id: str) -> dict[str, str]:
         """Return the properties of a Kafka connection."""
@@ -71,13 +73,23 @@ class Look:
         """Return the URI of the MongoDB connection."""
         return mongo_uri(Stored.get_connection_from_secrets(self.places.mongo))
 
-    def ask(self, name: str, settings: dict[str, Any], **sides: dict[str, str]) -> Any:
+    def ask(self, name: str, settings: dict[str, Any], token: "CancelToken | None" = None, **sides: Any) -> Any:
         """Call a function of the native part, Kafka's sides with their tokens."""
         from millpond import _native, oauth
 
         plain = {side: oauth.plain(properties) for side, properties in sides.items()}
         tokens = (oauth.callbacks(**sides),) if sides else ()
-        return json.loads(getattr(_native, name)(json.dumps(settings | plain), self.token, *tokens))
+        return json.loads(getattr(_native, name)(json.dumps(settings | plain), token or self.token, *tokens))
+
+    def _beside(self, name: str, settings: dict[str, Any], logs: Callable[[], Any], **sides: Any) -> dict[str, Any]:
+        """Ask for positions beside the logs they are of, or alone where these do not answer in half of the time."""
+        with _ending(min(self.places.seconds / 2, self.until - time.monotonic())) as token:
+            try:
+                return dict(self.ask(name, settings, token, source=logs(), **sides))
+            except Exception as error:  # noqa: BLE001 - told below
+                why = _told(error).problem
+        alone = dict(self.ask(name, settings, **sides))
+        return alone | {"warnings": [*alone["warnings"], f"its log is not compared: {why}"]}
 
     def reports(self) -> dict[str, Any]:
         """Return where the ledger is."""
@@ -98,30 +110,23 @@ class Look:
         return [job for job in found if any(fnmatchcase(job, pattern) for pattern in self.places.jobs)]
 
     def bridge(self, job: str) -> dict[str, Any]:
-        """Return the positions of a bridge beside its source's logs, or alone where the source cannot be asked."""
+        """Return the positions of a bridge beside its source's logs."""
         target = self.kafka(self.places.target)
-        try:
-            return dict(self.ask("positions_show", {"job": job}, source=self.kafka(self.places.source), target=target))
-        except Exception as error:
-            if (told := _told(error)).absent or not self.token.cancelled:
-                alone = dict(self.ask("positions_show", {"job": job}, target=target))
-                return alone | {"warnings": [*alone["warnings"], f"the source is not compared: {told.problem}"]}
-            raise
+        return self._beside("positions_show", {"job": job}, lambda: self.kafka(self.places.source), target=target)
+
+    def databases(self) -> list[str]:
+        """Return the databases that are named by the configuration and by the connection."""
+        named = Stored.get_connection_from_secrets(self.places.mongo).schema
+        return [*self.places.databases, *([named] if named else [])]
 
     def collections(self, database: str) -> list[str]:
         """Return the collections whose sinks keep positions."""
         return list(self.ask("stored_collections", {"mongo_uri": self.mongo(), "database": database}))
 
     def sink(self, database: str, collection: str) -> dict[str, Any]:
-        """Return the positions of a sink beside its topics' logs, or alone where the cluster cannot be asked."""
+        """Return the positions of a sink beside its topics' logs."""
         place = {"mongo_uri": self.mongo(), "database": database, "collection": collection}
-        try:
-            return dict(self.ask("stored_positions_show", place, source=self.kafka(self.places.target)))
-        except Exception as error:
-            if (told := _told(error)).absent or not self.token.cancelled:
-                alone = dict(self.ask("stored_positions_show", place))
-                return alone | {"warnings": [*alone["warnings"], f"the topic is not compared: {told.problem}"]}
-            raise
+        return self._beside("stored_positions_show", place, lambda: self.kafka(self.places.target))
 
     def letters(self, place: dict[str, str], one: str | None = None) -> dict[str, Any]:
         """Return the newest dead letters of a topic or a collection, or one of them."""
@@ -134,19 +139,26 @@ class Look:
 
 
 @contextmanager
-def looking(places: Places) -> Iterator[Look]:
-    """Give a look that ends by its deadline, whatever its servers do."""
+def _ending(seconds: float) -> Iterator["CancelToken"]:
+    """Give a token that is cancelled after so long, and when its block is left."""
     import millpond
 
     token = millpond.CancelToken()
-    timer = threading.Timer(places.seconds, token.cancel)
+    timer = threading.Timer(max(seconds, 0.0), token.cancel)
     timer.daemon = True
     timer.start()
     try:
-        yield Look(places, token)
+        yield token
     finally:
         timer.cancel()
         token.cancel()
+
+
+@contextmanager
+def looking(places: Places) -> Iterator[Look]:
+    """Give a look that ends by its deadline, whatever its servers do."""
+    with _ending(places.seconds) as token:
+        yield Look(places, token)
 
 
 def answer(conn_id: str, read: Callable[[], Any]) -> Answer:
@@ -177,40 +189,56 @@ def _told(error: Exception) -> Answer:
 
 def overview(places: Places, table: str | None = None, date: str | None = None) -> Overview:
     """Read all parts side by side, by the deadline."""
-    with looking(places) as look, ThreadPoolExecutor(_THREADS, "millpond-page") as pool:
-        runs = pool.submit(answer, places.postgres, look.runs)
-        jobs = pool.submit(answer, places.target, look.jobs)
-        bridges = _each(pool, jobs.result(), places.target, look.bridge)
-        published = runs.result()
-        chosen = table or _first_table(published.value or [])
-        top: Future[Answer] | None = None
-        if chosen:
-            top = pool.submit(answer, places.postgres, lambda: look.top(chosen, date))
-        names = list(dict.fromkeys([*places.databases, *_databases(published.value or [])]))[:JOBS]
-        found = answer(places.mongo, lambda: [(name, one) for name in names for one in look.collections(name)])
-        sinks = _each(pool, found, places.mongo, lambda place: look.sink(*place))
-        kept = [{"topic": topic} for topic in _letter_topics(bridges)]
-        kept += [{"database": place[0], "collection": place[1]} for place in (found.value or [])[:JOBS]]
-        letters = [
-            (place, pool.submit(answer, "letters", lambda place=place: look.letters(place)))  # type: ignore[misc]
-            for place in kept
-        ]
-        return Overview(
-            at=time.time(),
-            runs=published,
-            top=top.result() if top else Answer(problem=published.problem, absent=True),
-            bridges=bridges,
-            sinks=sinks,
-            letters=[(place, asked.result()) for place, asked in letters],
-        )
+    with (
+        looking(places) as look,
+        ThreadPoolExecutor(3, "millpond-page") as systems,
+        ThreadPoolExecutor(_THREADS, "millpond-page") as pool,
+    ):
+        asked = systems.submit(answer, places.postgres, look.runs)
+        kafka, mongo = systems.submit(_bridges, look, pool), systems.submit(_sinks, look, pool, asked)
+        runs = asked.result()
+        chosen = table or _first_table(runs.value or [])
+        top = Answer(problem=runs.problem, absent=True)
+        if chosen and not runs.problem:
+            top = answer(places.postgres, lambda: look.top(chosen, date))
+        (bridges, topics), (sinks, collections) = kafka.result(), mongo.result()
+        return Overview(time.time(), runs, top, bridges, sinks, [*topics, *collections])
 
 
-def _each(pool: ThreadPoolExecutor, names: Answer, conn_id: str, read: Callable[[Any], Any]) -> Answer:
-    """Read each of some things for itself: a list of (name, answer)."""
-    if names.value is None:
-        return names
-    asked = [(name, pool.submit(answer, conn_id, lambda name=name: read(name))) for name in names.value[:JOBS]]  # type: ignore[misc]
-    return Answer([(name, one.result()) for name, one in asked])
+def _bridges(look: Look, pool: ThreadPoolExecutor) -> tuple[Answer, list[tuple[dict[str, str], Answer]]]:
+    conn_id = look.places.target
+    jobs = answer(conn_id, look.jobs)
+    bridges = jobs if jobs.value is None else Answer(_each(pool, conn_id, jobs.value[:JOBS], look.bridge))
+    topics = [{"topic": topic} for topic in _letter_topics(bridges)[:JOBS]]
+    return bridges, _each(pool, conn_id, topics, look.letters)
+
+
+def _sinks(
+    look: Look, pool: ThreadPoolExecutor, runs: "Future[Answer]"
+) -> tuple[Answer, list[tuple[dict[str, str], Answer]]]:
+    conn_id = look.places.mongo
+    try:
+        published = runs.result(timeout=look.places.seconds / 3).value or []
+    except TimeoutError:
+        # A ledger that does not answer takes nothing from the sinks that are named otherwise.
+        published = []
+
+    def found() -> list[tuple[str, str]]:
+        names = dict.fromkeys([*look.databases(), *_databases(published)])
+        return [(name, one) for name in list(names)[:JOBS] for one in look.collections(name)][:JOBS]
+
+    places = answer(conn_id, found)
+    if places.value is None:
+        return places, []
+    sinks = _each(pool, conn_id, places.value, lambda place: look.sink(*place))
+    kept = [{"database": database, "collection": collection} for database, collection in places.value]
+    return Answer(sinks), _each(pool, conn_id, kept, look.letters)
+
+
+def _each(pool: ThreadPoolExecutor, conn_id: str, things: list[Any], read: Callable[[Any], Any]) -> list[Any]:
+    """Read each of some things for itself: (thing, answer)."""
+    asked = [(thing, pool.submit(answer, conn_id, partial(read, thing))) for thing in things]
+    return [(thing, one.result()) for thing, one in asked]
 
 
 def _first_table(runs: list[dict[str, Any]]) -> str | None:
