@@ -4,6 +4,7 @@ once, what was ended is never green, and the next try goes on to the right end.
 
 import json
 import os
+import re
 import secrets
 import signal
 import time
@@ -114,7 +115,7 @@ def test_it_ends_when_airflow_says_so_and_the_next_try_is_right(ground, way):
 
             # All three are in the midst of it.
             until(lambda: stored.estimated_document_count() > 20 and waiting(dsn), 90)
-            until(lambda: "bridge: settings" in airflow.logs(dag_id, run_id), 60)
+            until(lambda: re.search(r"bridge: [1-9][\d,]* of [\d,]+ read", airflow.logs(dag_id, run_id)), 60)
             pids = {verb: task["pid"] for verb, task in tasks().items()}
             assert pids.keys() == set(VERBS)
             assert all(is_alive(pid) for pid in pids.values()), airflow.logs(dag_id, run_id)

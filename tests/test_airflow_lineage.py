@@ -48,7 +48,7 @@ def test_data_sets_have_the_names_of_openlineage_and_no_secret():
 
 SCRIPT = """
 import json
-from millpond.airflow import AggregateOperator, BridgeOperator, SinkOperator
+from millpond.airflow import AggregateOperator, BridgeOperator, NewEventsSensor, SinkOperator
 from millpond.airflow.lineage import Lineage
 from millpond.airflow.task import _tooltip
 bridge = BridgeOperator(task_id="b", source_topic="s", target_topic="t")
@@ -56,7 +56,8 @@ before = bridge.get_openlineage_facets_on_complete(None)
 bridge._told_of = {"lineage": Lineage("bridge"), "books": {"written": 1}}
 print("ANSWER" + json.dumps({
     "before": before, "without": bridge.get_openlineage_facets_on_complete(None),
-    "doc": [one(task_id="x", **words).doc_md[:40] for one, words in (
+    "doc": [one(task_id="x", **words).doc_md for one, words in (
+        (NewEventsSensor, {"source_topic": "s", "target_topic": "t"}),
         (SinkOperator, {"topic": "t", "database": "d", "collection": "c"}),
         (AggregateOperator, {"database": "d", "collection": "c"}))],
     "short": _tooltip("a  line"), "long": _tooltip("topic x: " + "lost offsets, " * 40),
@@ -69,7 +70,7 @@ def test_without_openlineage_nothing_is_told_and_messages_fit_a_tooltip(tmp_path
     said = json.loads(Airflow(tmp_path, environment=MAJORS[major]).python("-c", SCRIPT).partition("ANSWER")[2])
     assert said["before"] is None
     assert said["without"] is None
-    assert all(doc.strip() for doc in said["doc"])
+    assert all("- **" in doc for doc in said["doc"])
     assert said["short"] == "a line"
     assert len(said["long"]) <= 250
     assert said["long"].endswith("(the log has the rest)")

@@ -44,9 +44,7 @@ class VerbOperator(BaseOperator):
 
     def __init__(self, **kwargs: Any) -> None:
         """Document the task by its operator, unless the DAG does."""
-        if not any(name.startswith("doc") for name in kwargs):
-            kwargs["doc_md"] = _markdown(type(self))
-        super().__init__(**kwargs)
+        super().__init__(**documented(type(self), kwargs))
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the verb and return its result as a mapping, for XCom.
@@ -198,8 +196,10 @@ def _covered(verb: str, books: dict[str, Any]) -> dict[str, Any]:
     return {"millpond": verb} | counts | places
 
 
-def _markdown(operator: type) -> str:
-    """Return an operator's docstring as the web UI shows it: its arguments as a list."""
+def documented(operator: type, words: dict[str, Any]) -> dict[str, Any]:
+    """Return an operator's words with its docstring as `doc_md`, its arguments as a list, unless a DAG says another."""
+    if any(name.startswith("doc") for name in words):
+        return words
     head, _, arguments = cleandoc(operator.__doc__ or "").partition("\n\nArgs:\n")
     listed = re.sub(r"^    (\w+): ", r"- **\1**: ", arguments, flags=re.MULTILINE)
-    return f"{head}\n\n{listed}".strip()
+    return words | {"doc_md": f"{head}\n\n{listed}".strip()}
