@@ -123,9 +123,11 @@ def test_it_ends_when_airflow_says_so_and_the_next_try_is_right(ground, way):
             end(airflow, way, dag_id, run_id, pids)
             # Two seconds for the run; the rest is Airflow's: a heartbeat until it notices, its own farewell.
             patience = {"terminated": 6, "orphaned": 4}.get(way, 60)
+            until(lambda: not is_alive(pids["sink"]), patience)
+            # At once: what was cleared begins anew.
+            kept = stored.estimated_document_count()
             until(lambda: not any(is_alive(pid) for pid in pids.values()), patience)
             took = time.monotonic() - told
-            kept = stored.estimated_document_count()
             assert 20 < kept < EVENTS, "the sink was to be ended in its midst"
             assert counts(dsn) == {("p", DAY): 2}, "a report that was never committed is seen"
             assert not any(task["state"] == "success" and task["tries"] == 1 for task in tasks().values())
