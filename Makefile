@@ -33,8 +33,12 @@ wheel: dist/.built ## build the release wheel into dist/
 demo: environments jars ## the whole path on real servers, run by Airflow 2.10.4, compared with the known truth
 	$(DEV)/python scripts/demo.py $(DEMO_ARGS)
 
+.PHONY: demo-ui
+demo-ui: environments jars ## the demo, and then Airflow's web UI with the page Millpond until Ctrl-C; says address and login
+	@$(DEV)/python scripts/demo.py --ui $(DEMO_ARGS)
+
 .PHONY: test
-test: environments jars postgres-tls sabotage ## lint, Rust tests, a minute of fuzzing, and every Python test on real servers
+test: environments jars postgres-tls sabotage browser ## lint, Rust tests, a minute of fuzzing, and every Python test on real servers
 	@PYTEST_ARGS="$(PYTEST_ARGS)" $(DEV)/python scripts/check.py lint rust fuzz python
 
 .PHONY: lint
@@ -96,6 +100,11 @@ env: environments ## the locked Python environments with the wheel in them: .ven
 .PHONY: jars
 jars: environments
 	@$(DEV)/python -c 'from millpond.local.jars import kafka_jars; kafka_jars()'
+
+# For the browser test.
+.PHONY: browser
+browser:
+	@scripts/browser >/dev/null
 
 # PostgreSQL with OpenSSL in it, which the packaged one is without.
 .PHONY: postgres-tls

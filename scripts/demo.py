@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo_steps import airflow_home, compare, show, source
+from demo_steps import airflow_home, compare, show, source, web_ui
 
 from millpond.local import Stack
 
@@ -60,8 +60,8 @@ def main() -> int:
         f"{len(truth['batches'])} batches, {truth['produced']:,} events, {truth['events']:,} documents, "
         f"{truth['dead_letters']['total']:,} dead letters, {len(truth['dates'])} dates"
     )
-    print("demo: reports equal the truth")
-    return 0
+    print("demo: reports equal the truth", flush=True)
+    return web_ui.serve(home, options.port, step) if options.ui else 0
 
 
 def _options() -> argparse.Namespace:
@@ -72,6 +72,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--airflow", type=Path, default=ROOT / ".venv" / "airflow-2.10", help="environment that holds Airflow 2.10.4"
     )
+    parser.add_argument("--ui", action="store_true", help="leave Airflow's web UI running until Ctrl-C")
+    parser.add_argument("--port", type=int, default=8080, help="its port, if it is free (default: %(default)s)")
     return parser.parse_args()
 
 

@@ -12,6 +12,7 @@
 //! | [`kafka`], [`mongo`], [`postgres`] | clients and settings of one system each; `kafka::native` holds the only unsafe calls |
 //! | [`control`] | how a run is interrupted and how it tells what it does |
 //! | [`shard`] | lanes: which part of a topic a run owns |
+//! | [`look`] | what stands in the stores, for people to look at |
 //! | [`doctor`] | every server asked for its version and the rights that a run needs |
 //! | [`handshake`] | why TLS fails, in codes |
 //! | [`error`] | the one error type, by who must act |
@@ -27,6 +28,7 @@ pub mod error;
 pub mod handshake;
 pub mod json;
 pub mod kafka;
+pub mod look;
 pub mod mongo;
 pub mod postgres;
 pub mod python;

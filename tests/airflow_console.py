@@ -71,6 +71,29 @@ def mark(dag_id: str, run_id: str, task_id: str, state: str) -> bool:
         return bool(run.get_task_instance(task_id, session=session).set_state(state, session=session))
 
 
+def links(dag_id: str, run_id: str) -> dict[str, dict[str, str]]:
+    """Return the buttons of a run's tasks, as the web server makes them."""
+    from airflow.models.serialized_dag import SerializedDagModel
+
+    dag = SerializedDagModel.get_dag(dag_id)
+    with create_session() as session:
+        run = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one()
+        found = {one.task_id: one for one in run.get_task_instances(session=session)}
+        return {
+            task.task_id: {name: task.get_extra_links(found[task.task_id], name) for name in task.extra_links}
+            for task in dag.task_dict.values()
+        }
+
+
+def clear(dag_id: str, run_id: str) -> None:
+    """Clear all tasks of a run, as the web UI does."""
+    from airflow.models.taskinstance import clear_task_instances
+
+    with create_session() as session:
+        run = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one()
+        clear_task_instances(run.get_task_instances(session=session), session)
+
+
 def covered(dag_id: str, run_id: str) -> list[Any]:
     """Return the extras of the asset events that a run has left."""
     if MODERN:
@@ -89,5 +112,5 @@ if not MODERN:
 answers.write('"ready"\n')
 for line in sys.stdin:
     words = json.loads(line)
-    do: Any = {"trigger": trigger, "stand": stand, "covered": covered, "mark": mark}[words.pop("do")]
+    do: Any = {one.__name__: one for one in (trigger, stand, covered, mark, clear, links)}[words.pop("do")]
     answers.write(json.dumps(do(**words)) + "\n")

@@ -30,7 +30,8 @@ def free_port() -> int:
 class Services(Airflow):
     """One home and the processes that serve it."""
 
-    def __init__(self, home: Path, major: int) -> None:
+    def __init__(self, home: Path, major: int, database: str | None = None) -> None:
+        """With a PostgreSQL `database`, 2.10 runs several tasks at a time; 3.x always does."""
         super().__init__(home, environment=MAJORS[major])
         self.major = major
         self.port, self.health_port = free_port(), free_port()
@@ -66,7 +67,11 @@ class Services(Airflow):
                 "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             }
         else:
-            self.env["AIRFLOW__CORE__EXECUTOR"] = "SequentialExecutor"
+            self.env["AIRFLOW__CORE__EXECUTOR"] = "LocalExecutor" if database else "SequentialExecutor"
+            self.env["AIRFLOW__CORE__PARALLELISM"] = "3"
+            self.env["AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC"] = "1"
+            if database:
+                self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._console: subprocess.Popen[str] | None = None
 

@@ -52,6 +52,14 @@ HONOURED = [
         Given("mongo", {"ssl": "True", "allow_insecure": "false", "connecttimeoutms": 500}, host="m"),
         "mongodb://m/?tls=true&tlsAllowInvalidCertificates=false&connectTimeoutMS=500",
     ),
+    # What the web form of 2.10 saves where nobody ticked a box.
+    (Given("mongo", {"srv": False, "ssl": False, "allow_insecure": False}, host="m"), "mongodb://m/?tls=false"),
+    # As Airflow's own hook: without ssl it has no bearing.
+    (Given("mongo", {"allow_insecure": True}, host="m"), "mongodb://m/"),
+    (
+        Given("mongo", {"tls": True, "allow_insecure": True}, host="m"),
+        "mongodb://m/?tls=true&tlsAllowInvalidCertificates=true",
+    ),
     (
         Given("mongo", {"compressors": ["zstd", "snappy"], "tlsCAFile": "/ca path.pem"}, host="m"),
         "mongodb://m/?compressors=zstd,snappy&tlsCAFile=%2Fca%20path.pem",
@@ -66,6 +74,7 @@ HONOURED = [
         r"host='p' port='5' dbname='d' user='u' password='it\'s \\ one' sslmode='verify-full' connect_timeout='3'",
     ),
     (Given("postgres", {"cursor": "dictcursor"}, host="p"), "host='p'"),
+    (Given("postgres", {"sqlalchemy_scheme": "postgresql+psycopg"}, host="p"), "host='p'"),
     (Given("postgres", {"service": "reports"}), "service='reports'"),
 ]
 
@@ -90,6 +99,8 @@ REFUSED = [
     ("postgres", Given("postgres"), "no host"),
     ("postgres", Given("mysql", host="p"), "mysql"),
     ("postgres", Given("postgres", {"iam": True}, host="p"), "AWS"),
+    ("postgres", Given("postgres", {"azure_conn_id": "a"}, host="p"), "Azure"),
+    ("postgres", Given("postgres", {"sqlalchemy_query": {"sslmode": "require"}}, host="p"), "SQLAlchemy"),
     ("postgres", Given("postgres", {"sslmod": "require"}, host="p"), "sslmode"),
     ("postgres", Given("postgres", {"password": SECRET}, host="p", password="other"), "password"),
     ("postgres", Given("postgres", {"sslmode": {"a": SECRET}}, host="p"), "sslmode"),

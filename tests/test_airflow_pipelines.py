@@ -5,6 +5,7 @@ The triggerer is killed while sensors wait in it: both go on in the next one, to
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -148,6 +149,13 @@ def test_new_events_are_awaited_by_one_triggerer_after_the_other(pipeline):
     assert servers.remote["sasl.password"] not in told
     (extra,) = airflow.ask("covered", dag_id="kafka_pipeline_event_driven", run_id=run_id)
     assert (extra["millpond"], extra["dates"], extra["counted"]) == ("aggregate", list(DATES), 120)
+
+    # Folded, with what ran and where; and the buttons lead to the page.
+    assert re.search(r"::group::sink: settings.*?topic = .*?::endgroup::", told, re.DOTALL)
+    links = airflow.ask("links", dag_id="kafka_pipeline_event_driven", run_id=run_id)
+    assert links["bridge"] == {"Dead letters": f"/millpond/letters?topic={topic}_to.dead_letters"}
+    assert links["sink"] == {"Dead letters": f"/millpond/letters?database={topic}&collection=events"}
+    assert links["aggregate"] == {"Report": f"/millpond/?table=product_views_daily&date={DATES[-1]}#reports"}
 
     gave_up = airflow.ended("waits", waiting, TIMEOUT + 120)
     assert (gave_up["state"], gave_up["tasks"]["silence"]["tries"]) == ("failed", 1), "a time-out is for good"

@@ -4,14 +4,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from scripts.demo_steps import compare
 from tests.airflow_environment import ENVIRONMENT, ROOT
+from tests.airflow_web import browser
 
 from millpond.local import Stack
 
@@ -20,6 +23,41 @@ def demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--dir", str(folder), "--airflow", str(ENVIRONMENT)]
     env = os.environ | {"COLUMNS": "140"}
     return subprocess.run([*command, *words], capture_output=True, text=True, timeout=400, check=False, env=env)
+
+
+def watched_ui(folder: Path, *words: str) -> str:
+    """`make demo-ui`: the page opens with the account that is said, and Ctrl-C leaves nothing of Airflow behind."""
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--dir", str(folder), "--airflow", str(ENVIRONMENT)]
+    env = os.environ | {"COLUMNS": "140"}
+    # In a group of its own: Ctrl-C reaches every process of a terminal's group.
+    with subprocess.Popen(
+        [*command, "--ui", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
+        start_new_session=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        said = ""
+        for line in running.stdout:
+            said += line
+            if "web UI" in line:
+                break
+        found = re.search(r"(http://\S+)/millpond/ \(user (\w+), password (\S+)\)", said)
+        assert found, said
+        address, user, password = found.groups()
+        with browser() as chromium:
+            page = chromium.new_page()
+            page.goto(f"{address}/login/")
+            page.locator("input[name=username]").fill(user)
+            page.locator("input[name=password]").fill(password)
+            page.locator("input[type=submit]").click()
+            page.goto(f"{address}/millpond/")
+            assert page.locator("#reports tbody tr").count() == 10
+        os.killpg(running.pid, signal.SIGINT)
+        said += running.stdout.read()
+    assert running.returncode == 0, said
+    assert "Airflow has ended" in said
+    left = [one for one in psutil.process_iter(["environ"]) if str(folder / "airflow") in str(one.info["environ"])]
+    assert left == []
+    return said
 
 
 @pytest.fixture
@@ -41,10 +79,9 @@ def test_equal_to_the_truth_and_again_and_caught_when_not(folder):
         assert word in first.stdout
 
     # Goes on: new events only, and the truth covers both batches.
-    second = demo(folder, "--count", "1000")
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert re.search(r"^bridge +1,000 read", second.stdout, re.MULTILINE)
-    assert re.search(r"^sink +[\d,]+ read = [\d,]+ inserted \+ 0 already_present", second.stdout, re.MULTILINE)
+    second = watched_ui(folder, "--count", "1000")
+    assert re.search(r"^bridge +1,000 read", second, re.MULTILINE)
+    assert re.search(r"^sink +[\d,]+ read = [\d,]+ inserted \+ 0 already_present", second, re.MULTILINE)
     truth = json.loads((folder / "truth.json").read_text())
     assert truth["produced"] == 3_000
     assert len(truth["dates"]) == 3

@@ -3,8 +3,8 @@ from typing import Any, TypeAlias, final
 
 __all__ = [
     "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id", "explain_report",
-    "positions_reset", "positions_show", "replay", "replay_stored", "runs", "sink", "stored_positions_reset",
-    "stored_positions_show",
+    "jobs", "letters", "positions_reset", "positions_show", "replay", "replay_stored", "report_top", "runs", "sink",
+    "stored_collections", "stored_letters", "stored_positions_reset", "stored_positions_show",
 ]  # fmt: skip
 
 __version__: str
@@ -66,6 +66,21 @@ def runs(settings: str, token: CancelToken) -> str:
 
 def explain_report(settings: str, token: CancelToken) -> str:
     """Say what stands of a report's date, and from what it was made; return a JSON list by table."""
+
+def report_top(settings: str, token: CancelToken) -> str:
+    """Return the first rows of a report, of a date or of its latest one, as a JSON object."""
+
+def jobs(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
+    """List the jobs that keep positions on a cluster; return a JSON list of their names."""
+
+def letters(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
+    """Look at the dead letters of a topic, or with `one` at one of them; return them as a JSON object."""
+
+def stored_collections(settings: str, token: CancelToken) -> str:
+    """List the collections that keep positions in a database; return a JSON list of their names."""
+
+def stored_letters(settings: str, token: CancelToken) -> str:
+    """Look at the dead letters of a collection, or with `one` at one of them; return them as a JSON object."""
 
 def positions_show(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
     """Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object."""

@@ -1,6 +1,6 @@
 """An Airflow of the demo's own: home, connections, scheduler, and one run of a DAG.
 
-Owns Airflow's environment variables and the scheduler's process, which ends with the run. Refuses to import Airflow:
+Owns Airflow's environment variables and its processes, which end with what they are for. Refuses to import Airflow:
 that lives in an environment of its own.
 """
 
@@ -55,10 +55,10 @@ class AirflowHome:
     def run(self, dag_id: str, conf: dict[str, Any], tell: Callable[[str], None]) -> Run:
         """Trigger the DAG, let a scheduler of our own run it to its end, and return state and results."""
         self.home.mkdir(parents=True, exist_ok=True)
-        self._call("db", "migrate")
+        self.call("db", "migrate")
         run_id = f"demo-{time.strftime('%Y%m%dT%H%M%S')}"
         run = Run()
-        with self._scheduler() as scheduler:
+        with self.running("scheduler", "--skip-serve-logs") as scheduler:
             script = Path(__file__).with_name("dag_run.py")
             command = [str(self.bin / "python"), str(script), dag_id, run_id, json.dumps(conf), str(_PATIENCE_S)]
             with (self.home / "dag_run.log").open("a") as log:
@@ -82,25 +82,33 @@ class AirflowHome:
         return run
 
     @contextmanager
-    def _scheduler(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [str(self.bin / "airflow"), "scheduler", "--skip-serve-logs"]
-        with (self.home / "scheduler.log").open("ab") as log:
+    def running(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Keep `airflow …` running; its output goes to a log beside the others."""
+        with (self.home / f"{words[0]}.log").open("ab") as log:
             # A session of its own: its children outlive a SIGTERM to it alone.
-            scheduler = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                [str(self.bin / "airflow"), *words], env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
         try:
-            yield scheduler
+            yield process
         finally:
             for signum in (signal.SIGTERM, signal.SIGKILL):
                 try:
-                    os.killpg(scheduler.pid, signum)
-                    scheduler.wait(timeout=15)
+                    os.killpg(process.pid, signum)
+                    process.wait(timeout=15)
                 except (ProcessLookupError, subprocess.TimeoutExpired):
                     continue
 
-    def _call(self, *words: str) -> None:
+    def call(self, *words: str) -> None:
+        """Run `airflow …` to its end.
+
+        Raises:
+            SystemExit: It failed; the end of what it said is shown.
+        """
         done = subprocess.run([self.bin / "airflow", *words], env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"demo: `airflow {' '.join(words)}` failed:\n{done.stderr[-3000:]}")
+            raise SystemExit(f"demo: `airflow {' '.join(words[:2])}` failed:\n{done.stderr[-3000:]}")
 
     def _last_lines(self, dag_id: str, run_id: str) -> str:
         logs = sorted(

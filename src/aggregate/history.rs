@@ -48,6 +48,23 @@ pub struct Standing {
     pub newer: Option<BTreeMap<String, i64>>,
 }
 
+/// The first rows of a report of a date.
+#[derive(Debug, Clone, Serialize)]
+pub struct Top {
+    pub table: String,
+    /// `None`: the table is empty.
+    pub date: Option<String>,
+    /// The column that says what they are rows of, and the one they are ordered by.
+    pub key: String,
+    pub metric: String,
+    /// Rows of the date.
+    pub count: u64,
+    /// The first of them, each by column.
+    pub rows: Vec<Value>,
+    /// Date and sum of the metric, for the two weeks up to the date; `None` when that took too long.
+    pub days: Option<Vec<(String, f64)>>,
+}
+
 /// The newest publications first, each as its row of the ledger.
 ///
 /// # Errors
@@ -105,6 +122,54 @@ pub fn explain(
             standing.push(Standing { table, rows, run, untouched, newer });
         }
         Ok(standing)
+    })
+}
+
+/// The first `limit` rows of a report, of `date` or of its latest one, by its first number.
+///
+/// # Errors
+/// By domain: see [`crate::error::Domain`]; `Config` for a table that is not there or holds no number.
+pub fn top(place: &Where, table: &str, date: Option<&str>, limit: u32, control: &Arc<Control>) -> Result<Top> {
+    on_runtime(control, "top", async {
+        let what = || format!("postgres: look at {table}");
+        let (client, schema) = open(place).await?;
+        let bounded =
+            client.batch_execute("SET statement_timeout = '4s'; SET default_transaction_read_only = on").await;
+        bounded.map_err(|error| told(what(), error))?;
+        let from = format!("{}.{}", quoted(&schema), quoted(table));
+        let query = "SELECT attname::text, atttypid::regtype::text FROM pg_attribute
+             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+        let columns = client.query(query, &[&from]).await.map_err(|error| told(what(), error))?;
+        let is_number = |of: &str| matches!(of, "bigint" | "integer" | "numeric" | "double precision");
+        let (Some(key), Some(metric)) = (
+            columns.first().map(|column| column.get::<_, String>(0)),
+            columns.iter().find(|column| is_number(column.get(1))).map(|column| column.get::<_, String>(0)),
+        ) else {
+            return Err(Error::config(format!("{}: it is no report", what())).hint("name a table of millpond_runs"));
+        };
+        let date = match date {
+            Some(date) => Some(checked(date)?),
+            None => {
+                let latest = client.query_one(&format!("SELECT max({DATE})::text FROM {from}"), &[]).await;
+                latest.map_err(|error| told(what(), error))?.get(0)
+            }
+        };
+        let (by, name) = (quoted(&metric), quoted(&key));
+        let query = format!(
+            "SELECT row_to_json(r)::text FROM (SELECT * FROM {from} WHERE {DATE} = $1::text::date
+                ORDER BY {by} DESC NULLS LAST, {name} LIMIT $2) AS r"
+        );
+        let rows = client.query(&query, &[&date, &i64::from(limit)]).await.map_err(|error| told(what(), error))?;
+        let rows = rows.iter().map(|row| parsed(row.get(0))).collect::<Result<_>>()?;
+        let query = format!("SELECT count(*) FROM {from} WHERE {DATE} = $1::text::date");
+        let count = client.query_one(&query, &[&date]).await.map_err(|error| told(what(), error))?.get::<_, i64>(0);
+        let query = format!(
+            "SELECT {DATE}::text, COALESCE(sum({by}), 0)::float8 FROM {from}
+             WHERE {DATE} > $1::text::date - 14 AND {DATE} <= $1::text::date GROUP BY {DATE} ORDER BY {DATE}"
+        );
+        let days = client.query(&query, &[&date]).await.ok();
+        let days = days.map(|days| days.iter().map(|day| (day.get(0), day.get(1))).collect());
+        Ok(Top { table: table.to_owned(), date, key, metric, count: u64::try_from(count).unwrap_or(0), rows, days })
     })
 }
 

@@ -3,13 +3,14 @@
 
 mod aggregate;
 mod history;
+pub mod look;
 mod positions;
 mod replays;
 
 use std::collections::BTreeMap;
 
 pub use aggregate::aggregate;
-pub use history::{explain_report, runs};
+pub use history::{explain_report, runs, top};
 use mongodb::options::Compressor;
 pub use positions::{positions_reset, positions_show, stored_positions_reset, stored_positions_show};
 pub use replays::{replay, replay_stored};

@@ -29,3 +29,16 @@ pub fn explain_report(py: Python<'_>, settings: &str, token: &CancelToken) -> Py
     })?;
     text(py, &told)
 }
+
+/// The first rows of a report, of a date or of its latest one; return them as a JSON object.
+///
+/// # Errors
+/// The exceptions of `millpond.errors`, and whatever a signal handler raises.
+#[pyfunction]
+pub fn report_top(py: Python<'_>, settings: &str, token: &CancelToken) -> PyResult<String> {
+    let (place, table, date, limit) = arguments::top(settings).map_err(|error| errors::raise(py, &error))?;
+    let found = drive(py, token, None, move |control| {
+        crate::aggregate::history::top(&place, &table, date.as_deref(), limit, control)
+    })?;
+    text(py, &found)
+}

@@ -7,6 +7,7 @@
 //! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
 //! | [`stored`] | what a sink has stored: dead letters sent again, positions shown and moved |
 //! | [`history`] | the ledger of publications, read back |
+//! | [`look`] | jobs and dead letters, for people to look at |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`functions`] | user-defined functions out of Python callables |
 //! | [`oauth`] | tokens out of Python callables |
@@ -17,6 +18,7 @@ pub mod errors;
 pub mod explain;
 pub mod functions;
 pub mod history;
+pub mod look;
 pub mod oauth;
 pub mod run;
 pub mod stored;
@@ -43,5 +45,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(explain::explain_id, module)?)?;
     module.add_function(wrap_pyfunction!(history::runs, module)?)?;
     module.add_function(wrap_pyfunction!(history::explain_report, module)?)?;
+    module.add_function(wrap_pyfunction!(history::report_top, module)?)?;
+    module.add_function(wrap_pyfunction!(look::jobs, module)?)?;
+    module.add_function(wrap_pyfunction!(look::letters, module)?)?;
+    module.add_function(wrap_pyfunction!(look::stored_collections, module)?)?;
+    module.add_function(wrap_pyfunction!(look::stored_letters, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)
 }

@@ -71,7 +71,7 @@ pub fn sink(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResul
 }
 
 /// Runs to the end, or until two seconds after a stop.
-fn on_a_runtime<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn on_a_runtime<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sink")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from millpond.airflow import arguments
 from millpond.airflow.connections import mongo_uri, postgres_dsn
+from millpond.airflow.links import ReportLink
 from millpond.airflow.task import VerbOperator
 
 
@@ -58,6 +59,7 @@ class AggregateOperator(VerbOperator):
         "mongo_uri": ("mongo_conn_id", mongo_uri),
         "postgres_dsn": ("postgres_conn_id", postgres_dsn),
     }
+    operator_extra_links = (ReportLink(),)
     template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", *readers)
 
     def __init__(

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from millpond.airflow import arguments
 from millpond.airflow.connections import kafka_properties
+from millpond.airflow.lineage import Lineage
+from millpond.airflow.links import LettersLink
 from millpond.airflow.task import VerbOperator
 
 
@@ -63,6 +65,7 @@ class BridgeOperator(VerbOperator):
         "source": ("source_conn_id", kafka_properties),
         "target": ("target_conn_id", kafka_properties),
     }
+    operator_extra_links = (LettersLink(),)
     template_fields: Sequence[str] = ("source_conn_id", "target_conn_id", *readers)
 
     def __init__(
@@ -111,11 +114,16 @@ class BridgeOperator(VerbOperator):
         self.max_bytes_per_second = max_bytes_per_second
         self.statistics = statistics
 
-    def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
+    def _settings(self, lineage: Lineage) -> dict[str, Any]:
+        settings = super()._settings(lineage)
         if self.dead_letter_topic is None:
             # The one argument whose None says something: the first dead letter ends the run.
             settings["dead_letter_topic"] = None
         elif self.dead_letter_topic is ...:
             settings.pop("dead_letter_topic", None)
         return settings
+
+    def dead_letters_in(self, settings: dict[str, Any]) -> dict[str, str] | None:
+        """Return the topic that takes them."""
+        topic = settings.get("dead_letter_topic", f"{settings['target_topic']}.dead_letters")
+        return {"topic": topic} if topic else None

@@ -22,16 +22,28 @@ _HOMES = {
     "BaseHook": ("airflow.sdk", "airflow.hooks.base"),
     "BaseOperator": ("airflow.sdk", "airflow.models.baseoperator"),
     "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
+    "BaseOperatorLink": ("airflow.sdk", "airflow.models.baseoperatorlink"),
     "BaseTrigger": ("airflow.triggers.base", "airflow.triggers.base"),
+    # A connection as a server of Airflow reads it, not through a task's supervisor.
+    "Stored": ("airflow.models", "airflow.models"),
+    "XCom": ("airflow.sdk.bases.xcom", "airflow.models.xcom"),
+    "conf": ("airflow.configuration", "airflow.configuration"),
     "Param": ("airflow.sdk", "airflow.models.param"),
     "TriggerEvent": ("airflow.triggers.base", "airflow.triggers.base"),
     "task": ("airflow.sdk", "airflow.decorators"),
 }
 # Under another name in 2.10.
 _RENAMED = {"Asset": "Dataset"}
+# Under another name in both.
+_CALLED = {"Stored": "Connection", "XCom": "BaseXCom"}
 
 
-def _major() -> int:
+def major() -> int:
+    """Return which major is installed: 2 or 3.
+
+    Raises:
+        ImportError: It is older than 2.10.
+    """
     from airflow import __version__
 
     version = tuple(int(part) for part in __version__.split(".")[:2])
@@ -43,7 +55,7 @@ def _major() -> int:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    modern = _major() == 3
+    modern = major() == 3
     home = import_module(_HOMES[name][0 if modern else 1])
-    found = globals()[name] = getattr(home, name if modern else _RENAMED.get(name, name))
+    found = globals()[name] = getattr(home, _CALLED.get(name, name if modern else _RENAMED.get(name, name)))
     return found

@@ -67,11 +67,13 @@ _AWS = "logins through AWS need its client; use a user and a password"
 POSTGRES_REFUSED = {
     "iam": _AWS,
     "aws_conn_id": _AWS,
+    "azure_conn_id": "logins through Azure need its client; use a user and a password",
+    "sqlalchemy_query": "it is for SQLAlchemy alone; give its options as extras of their own",
     "redshift": "Redshift is not PostgreSQL",
     "redshift-serverless": "Redshift is not PostgreSQL",
     "cluster-identifier": "Redshift is not PostgreSQL",
     "workgroup-name": "Redshift is not PostgreSQL",
 }
 
-# Chooses the cursor class that Airflow's own hook hands out: it has no bearing on a COPY.
-POSTGRES_INERT = frozenset({"cursor"})
+# Choose what Airflow's own hook hands out, a cursor's class and SQLAlchemy's driver: no bearing on a COPY.
+POSTGRES_INERT = frozenset({"cursor", "sqlalchemy_scheme"})

@@ -88,6 +88,9 @@ def mongo_uri(connection: Connection) -> str:
     if srv and ("," in servers or connection.port or ":" in servers):
         raise UnusableConnectionError(f"connection {name!r}: srv takes one host name and no port")
     options: dict[str, str] = {}
+    if not any(_truth(name, key, given.get(key, False)) for key in ("ssl", "tls")):
+        # As for Airflow's own hook: without one of them it says nothing. The driver would take it for a wish for TLS.
+        given.pop("allow_insecure", None)
     for key, value in given.items():
         option = _known(name, key, extras.MONGO, extras.MONGO_REFUSED, "a MongoDB option")
         text = _mongo_value(name, key, value)

@@ -17,6 +17,7 @@ from millpond.airflow.compat import (
     BaseSensorOperator,
 )
 from millpond.airflow.connections import UnusableConnectionError, connection, kafka_properties
+from millpond.airflow.task import documented
 from millpond.airflow.trigger import NewEventsTrigger, enough
 
 # The trigger keeps the time-out itself. Where no triggerer runs, the scheduler ends the wait so much later.
@@ -58,7 +59,7 @@ class NewEventsSensor(BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         """Keep the arguments; they are read when the task runs."""
-        super().__init__(**kwargs)
+        super().__init__(**documented(type(self), kwargs))
         self.source_topic = source_topic
         self.target_topic = target_topic
         self.source_conn_id = source_conn_id

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from millpond.airflow import arguments
 from millpond.airflow.connections import kafka_properties, mongo_uri
+from millpond.airflow.links import LettersLink
 from millpond.airflow.task import VerbOperator
 
 
@@ -66,6 +67,7 @@ class SinkOperator(VerbOperator):
         "source": ("kafka_conn_id", kafka_properties),
         "mongo_uri": ("mongo_conn_id", mongo_uri),
     }
+    operator_extra_links = (LettersLink(),)
     template_fields: Sequence[str] = ("kafka_conn_id", "mongo_conn_id", *readers)
 
     def __init__(
@@ -117,3 +119,7 @@ class SinkOperator(VerbOperator):
         self.metadata = metadata
         self.max_events_per_second = max_events_per_second
         self.max_bytes_per_second = max_bytes_per_second
+
+    def dead_letters_in(self, settings: dict[str, Any]) -> dict[str, str] | None:
+        """Return the collection beside which they are kept."""
+        return {name: settings[name] for name in ("database", "collection")}

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from millpond.airflow.arguments import Reader, UnusableArgumentError, read
 from millpond.airflow.compat import AirflowFailException, BaseOperator
 from millpond.airflow.connections import UnusableConnectionError, connection
+from millpond.airflow.lineage import Lineage
+from millpond.airflow.supervisor import Supervisor
 from millpond.progress import pace
 
 if TYPE_CHECKING:
     from millpond import CancelToken
 
 _LINE_EVERY_S = 5.0
+# What a grid's tooltip, a mail's subject and a list of failures show of a message.
+_TOOLTIP = 250
 
 
 class VerbOperator(BaseOperator):
@@ -35,12 +39,12 @@ class VerbOperator(BaseOperator):
     # Class attributes: an operator is deep-copied before a task runs, and a token belongs to one run in one process.
     _token: "CancelToken | None" = None
     _killed = False
+    # What a run says of itself to links and lineage, while the process lives: names and counts, never a secret.
+    _told_of: "dict[str, Any] | None" = None
 
     def __init__(self, **kwargs: Any) -> None:
         """Document the task by its operator, unless the DAG does."""
-        if not any(name.startswith("doc") for name in kwargs):
-            kwargs["doc_md"] = _markdown(type(self))
-        super().__init__(**kwargs)
+        super().__init__(**documented(type(self), kwargs))
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the verb and return its result as a mapping, for XCom.
@@ -56,9 +60,14 @@ class VerbOperator(BaseOperator):
         if self._killed:
             # The kill came before there was a token to set.
             token.cancel()
+        lineage = Lineage(self.verb)
+        told_of: dict[str, Any] = {"lineage": lineage}
+        self._told_of = told_of
         try:
-            settings = self._settings()
-            result = getattr(millpond, self.verb)(**settings, progress=self._line(), cancel=token)
+            settings = self._settings(lineage)
+            told_of["dead_letters_in"] = place = self.dead_letters_in(settings)
+            self._group("settings", _shown(settings))
+            result = getattr(millpond, self.verb)(**settings, progress=self._line(token), cancel=token)
         except (UnusableArgumentError, UnusableConnectionError) as error:
             raise AirflowFailException(f"{self.verb}: {error}") from error
         except millpond.Cancelled:
@@ -67,8 +76,15 @@ class VerbOperator(BaseOperator):
         except millpond.Error as error:
             if error.retryable:
                 raise
-            raise AirflowFailException(_told(error)) from error
+            short = _tooltip(told := _told(error))
+            if short != told:
+                self._group("what is wrong", told.splitlines())
+            raise AirflowFailException(short) from error
         books: dict[str, Any] = result.to_dict()
+        if place:
+            books["dead_letters_in"] = place
+        told_of["books"] = books
+        self._group("books", _book_lines(books))
         self.log.info("%s: done: %s", self.verb, _summary(books))
         for outlet in self.outlets:
             # Assets alone: 2.10 takes entities of lineage as well.
@@ -82,22 +98,45 @@ class VerbOperator(BaseOperator):
         if self._token is not None:
             self._token.cancel()
 
-    def _settings(self) -> dict[str, Any]:
+    def dead_letters_in(self, settings: dict[str, Any]) -> dict[str, str] | None:  # noqa: ARG002 - of a verb
+        """Return where a run's dead letters are kept: a `topic`, or a `database` and `collection`."""
+        return None
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - OpenLineage passes it
+        """Return inputs, outputs and counts of the run, when OpenLineage's provider is installed and asks."""
+        told = self._told_of or {}
+        return told["lineage"].facets(told.get("books")) if told else None
+
+    def _group(self, name: str, lines: list[str]) -> None:
+        """Log lines that the web UI folds."""
+        self.log.info("::group::%s: %s", self.verb, name)
+        for line in lines:
+            self.log.info("%s", line)
+        self.log.info("::endgroup::")
+
+    def _settings(self, lineage: Lineage) -> dict[str, Any]:
         settings = read(self.readers, {name: getattr(self, name) for name in self.readers})
         for argument, (attribute, reader) in self.connections.items():
             conn_id = getattr(self, attribute)
             if conn_id is None:
                 settings[argument] = None
                 continue
-            settings[argument] = reader(connection(conn_id))
+            found = connection(conn_id)
+            settings[argument] = reader(found)
+            lineage.know(argument, found, settings[argument])
+        lineage.names(settings)
         return settings
 
-    def _line(self) -> Callable[[Any], None]:
-        """Return a progress callback that logs one line every few seconds."""
+    def _line(self, token: "CancelToken") -> Callable[[Any], None]:
+        """Return a progress callback that logs one line every few seconds, and ends a run that nobody watches over."""
         last = time.monotonic()
+        supervisor = Supervisor()
 
         def show(progress: Any) -> None:
             nonlocal last
+            if supervisor.is_gone() and not token.cancelled:
+                self.log.warning("%s: the task's supervisor is gone: ending", self.verb)
+                token.cancel()
             now = time.monotonic()
             if now - last < _LINE_EVERY_S:
                 return
@@ -121,6 +160,27 @@ def _told(error: Any) -> str:
     return text if not error.hint or error.hint in text else f"{text}\n{error.hint}"
 
 
+def _tooltip(text: str) -> str:
+    """Return a message in one line, cut where a tooltip would end."""
+    line = " ".join(text.split())
+    return line if len(line) <= _TOOLTIP else f"{line[: _TOOLTIP - 32].rsplit(' ', 1)[0]} … (the log has the rest)"
+
+
+def _shown(settings: dict[str, Any]) -> list[str]:
+    """Return the arguments of a verb, a line each, without what connections hold."""
+    hidden = ("source", "target", "mongo_uri", "postgres_dsn", "transform", "reports", "checks")
+    return [f"{name} = {value!r}" for name, value in settings.items() if name not in hidden]
+
+
+def _book_lines(books: dict[str, Any]) -> list[str]:
+    """Return what a run has counted and where it has got, a line each."""
+    lines = [f"{name}: {value}" for name, value in books.items() if name not in ("positions", "statistics", "samples")]
+    positions = books.get("positions")
+    if isinstance(positions, dict):
+        return [*lines, *(f"position {place}: {next_}" for place, next_ in list(positions.items())[:50])]
+    return [*lines, *(f"position: {place}" for place in (positions or [])[:50])]
+
+
 def _summary(books: dict[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:,.2f}" if isinstance(value, float) else f"{name} {value:,}"
@@ -136,8 +196,10 @@ def _covered(verb: str, books: dict[str, Any]) -> dict[str, Any]:
     return {"millpond": verb} | counts | places
 
 
-def _markdown(operator: type) -> str:
-    """Return an operator's docstring as the web UI shows it: its arguments as a list."""
+def documented(operator: type, words: dict[str, Any]) -> dict[str, Any]:
+    """Return an operator's words with its docstring as `doc_md`, its arguments as a list, unless a DAG says another."""
+    if any(name.startswith("doc") for name in words):
+        return words
     head, _, arguments = cleandoc(operator.__doc__ or "").partition("\n\nArgs:\n")
     listed = re.sub(r"^    (\w+): ", r"- **\1**: ", arguments, flags=re.MULTILINE)
-    return f"{head}\n\n{listed}".strip()
+    return words | {"doc_md": f"{head}\n\n{listed}".strip()}

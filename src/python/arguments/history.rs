@@ -1,4 +1,4 @@
-//! What `millpond runs` and `millpond explain report` ask for.
+//! What `millpond runs`, `millpond explain report` and a look at a report ask for.
 
 use super::{Arguments, wrong};
 use crate::aggregate::history::{Chosen, Where};
@@ -51,4 +51,17 @@ pub fn explain_report(json: &str) -> Result<Asked> {
     };
     arguments.done()?;
     Ok(asked)
+}
+
+/// Which rows of a report: the table, its date, and how many.
+///
+/// # Errors
+/// `Config` naming the argument.
+pub fn top(json: &str) -> Result<(Where, String, Option<String>, u32)> {
+    let mut arguments = Arguments::read(json)?;
+    let place = place(&mut arguments)?;
+    let (table, date) = (arguments.needed("table")?, arguments.text("date")?);
+    let limit = arguments.positive("limit")?.unwrap_or(10).min(1_000);
+    arguments.done()?;
+    Ok((place, table, date, u32::try_from(limit).unwrap_or(1_000)))
 }
