@@ -123,6 +123,19 @@ pub async fn covered(database: &Database, collection: &str, moment: &Moment) -> 
 /// an index holds each item: it is no time, and must not be met once for each range.
 #[must_use]
 pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool) -> VecDeque<Document> {
+    cut_ranges(field, dates, lists, None)
+}
+
+/// Where to cut ranges of times, in order: texts, and BSON dates in milliseconds since 1970.
+#[derive(Debug, Default)]
+pub struct Cuts {
+    pub texts: Vec<String>,
+    pub moments: Vec<i64>,
+}
+
+/// The same, cut at `cuts` in the place of hours.
+#[must_use]
+pub fn cut_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool, cuts: Option<&Cuts>) -> VecDeque<Document> {
     let mut ranges = VecDeque::new();
     let mut add = |range: Document, offset: Option<String>| {
         let mut all = vec![doc! {field: range}];
@@ -165,12 +178,22 @@ pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool) -> VecDeque<
     for (first, last) in runs(dates, longest) {
         let (day, after) = (instant::text(first), instant::bound(last + 1));
         let mut low = day.clone();
-        let hours = if longest == 1 { &HOURS[..] } else { &[] };
-        for high in hours.iter().map(|hour| format!("{day}{hour}")).chain([after]) {
+        let inner: Vec<String> = match cuts {
+            Some(cuts) => cuts.texts.iter().filter(|cut| **cut > day && **cut < after).cloned().collect(),
+            None if longest == 1 => HOURS.iter().map(|hour| format!("{day}{hour}")).collect(),
+            None => Vec::new(),
+        };
+        for high in inner.into_iter().chain([after]) {
             add(doc! {"$gte": &low, "$lt": &high}, None);
             low = high;
         }
-        add(doc! {"$gte": moment(first), "$lt": moment(last + 1)}, None);
+        let (mut low, after) = (moment(first), moment(last + 1));
+        let inner = cuts.iter().flat_map(|cuts| &cuts.moments).map(|millis| bson::DateTime::from_millis(*millis));
+        let inner: Vec<_> = inner.filter(|cut| *cut > low && *cut < after).collect();
+        for high in inner.into_iter().chain([after]) {
+            add(doc! {"$gte": low, "$lt": high}, None);
+            low = high;
+        }
     }
     ranges
 }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from millpond.airflow import arguments
-from millpond.airflow.connections import mongo_uri, postgres_dsn
+from millpond.airflow.connections import connection, mongo_uri, postgres_dsn, spark_master
 from millpond.airflow.task import VerbOperator
 
 
@@ -27,7 +27,8 @@ class AggregateOperator(VerbOperator):
         lookback_days: With `latest`: that many dates before it as well.
         max_future_skew: With `latest`: seconds that an event may lie beyond now.
         job: Name in the ledger.
-        engine: `"native"`.
+        engine: `"native"`, or `"spark"`: on the executors of a cluster, with the same rows (docs/spark.md).
+        spark_conn_id: With `engine="spark"`: the connection that holds the master.
         mode: `"full"`.
         reports: The reports to make; default: the three of product views. As in `millpond.aggregate`, also as JSON;
             functions that they call are registered where the DAG file, or a module that it imports, is read.
@@ -58,7 +59,7 @@ class AggregateOperator(VerbOperator):
         "mongo_uri": ("mongo_conn_id", mongo_uri),
         "postgres_dsn": ("postgres_conn_id", postgres_dsn),
     }
-    template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", *readers)
+    template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", "spark_conn_id", *readers)
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class AggregateOperator(VerbOperator):
         schema: str | None = None,
         checks: Any = None,
         memory_limit: int | str | None = None,
+        spark_conn_id: str = "spark_default",
         **kwargs: Any,
     ) -> None:
         """Keep the arguments; they are read when the task runs."""
@@ -99,3 +101,10 @@ class AggregateOperator(VerbOperator):
         self.schema = schema
         self.checks = checks
         self.memory_limit = memory_limit
+        self.spark_conn_id = spark_conn_id
+
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
+        if settings.get("engine") == "spark":
+            settings["spark"] = spark_master(connection(self.spark_conn_id))
+        return settings
