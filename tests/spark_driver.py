@@ -1,11 +1,12 @@
 """Runs in Spark's own environment: one session, and calls of `millpond.aggregate` on it, one JSON line each.
 
-A call is `{"positional": [...], "keywords": {...}, "conf": {...}}`; the answer holds the books and the rows of the
+A call is `{"positional": [...], "keywords": {...}, "conf": {...}, "cancel_after": seconds}`; the answer holds the books and the rows of the
 frames, or the error. `registered` is used by the tests' own process too, for the same functions.
 """
 
 import json
 import sys
+import threading
 import time
 from typing import Any
 
@@ -29,6 +30,15 @@ def registered() -> None:
     def broken(store: Any) -> Any:
         raise ValueError("of the test")
 
+    @millpond.function("dies")
+    def dies(store: Any) -> Any:
+        import os
+        import signal
+
+        if "MILLPOND_TEST_DIES" in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return store
+
 
 def rows(tables: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Every row of every table as text."""
@@ -40,7 +50,10 @@ def answer(session: Any, call: dict[str, Any]) -> dict[str, Any]:
 
     for name, value in call.get("conf", {}).items():
         session.conf.set(name, value)
-    keywords = {"spark": session} | call["keywords"]
+    token = millpond.CancelToken()
+    keywords = {"spark": session, "cancel": token} | call["keywords"]
+    if call.get("cancel_after"):
+        threading.Timer(call["cancel_after"], token.cancel).start()
     began = time.monotonic()
     try:
         result = millpond.aggregate(*call["positional"], engine="spark", **keywords)
@@ -50,7 +63,8 @@ def answer(session: Any, call: dict[str, Any]) -> dict[str, Any]:
     finally:
         for name in call.get("conf", {}):
             session.conf.unset(name)
-    return {"books": result.to_dict(), "tables": rows(result.tables), "seconds": time.monotonic() - began}
+    told = {"books": result.to_dict(), "tables": rows(result.tables), "seconds": time.monotonic() - began}
+    return told | {"archives": list(session.sparkContext.listArchives)}
 
 
 def main(settings: dict[str, str]) -> None:

@@ -29,9 +29,12 @@ class Session:
     process: subprocess.Popen[str]
     application: str
 
-    def send(self, *positional: Any, conf: dict[str, str] | None = None, **keywords: Any) -> None:
+    def send(
+        self, *positional: Any, conf: dict[str, str] | None = None, cancel_after: float = 0, **keywords: Any
+    ) -> None:
         assert self.process.stdin is not None
         call = {"positional": positional, "keywords": keywords, "conf": conf or {}}
+        call["cancel_after"] = cancel_after
         self.process.stdin.write(json.dumps(call) + "\n")
         self.process.stdin.flush()
 
@@ -70,6 +73,15 @@ class Spark:
         place.mkdir(exist_ok=True)
         return place
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a driver is started with."""
+        return os.environ | {"PYTHONPATH": str(self.package), "PYSPARK_PYTHON": str(self.cluster.python)}
+
+    def run(self, command: list[str]) -> str:
+        """Run a driver to its end and return what it printed."""
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
+
     @contextmanager
     def session(self, **settings: str) -> Iterator[Session]:
         """A session; a name's two underscores stand for a dot."""
@@ -82,10 +94,9 @@ class Spark:
         }
         given |= {name.replace("__", "."): value for name, value in settings.items()}
         command = [str(self.cluster.python), str(ROOT / "tests" / "spark_driver.py"), json.dumps(given)]
-        environment = os.environ | {"PYTHONPATH": str(self.package), "PYSPARK_PYTHON": str(self.cluster.python)}
         with (self.folder / "driver.log").open("a") as log:
             process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
         try:
             made = Session(process, "")

@@ -1,5 +1,6 @@
 """The same reports on a Spark cluster: every row as the native engine makes it, and executors that may be killed."""
 
+import json
 import random
 import time
 import urllib.request
@@ -71,17 +72,23 @@ def collection(servers: Any, name: str, count: int) -> random.Random:
     return chance
 
 
+def empty(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for table in COLUMNS:
+            connection.execute(f"DROP TABLE IF EXISTS {table} CASCADE")
+
+
 def test_every_row_is_the_native_one(servers, name, postgres, session):
     collection(servers, name, 3_000)
     words = {"database": "tests", "collection": name}
     for number, dates in enumerate(["all", DATES[7], "latest", DATES[2:6], f"{DATES[5]}..{DATES[8]}"]):
+        empty(postgres)
         mine = native(servers.mongo_uri, postgres, **words, dates=dates)
         there = published(postgres)
-        with psycopg.connect(postgres, autocommit=True) as connection:
-            for table in COLUMNS:
-                connection.execute(f"TRUNCATE {table}")
+        empty(postgres)
         tasks = {"spark.millpond.tasks": str([1, 7, 3, 2, 5][number])}
         theirs = session.aggregate(servers.mongo_uri, postgres, **words, dates=dates, conf=tasks)
+        print(dates, tasks, theirs["seconds"], theirs["books"]["phases"])
         alike(theirs, mine)
         assert published(postgres) == there
     with psycopg.connect(postgres) as connection:
@@ -117,6 +124,53 @@ def test_a_killed_executor_changes_no_row(servers, name, spark, session, victim)
     killed = kill(spark, victim)
     assert killed.wait(10) is not None or not killed.is_running()
     alike(session.answer(), mine)
+
+
+def test_a_cancelled_run_ends_its_spark_job(servers, name, session):
+    collection(servers, name, 2_500)
+    words = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(SLOW)}
+    session.send(servers.mongo_uri, None, **words, conf={"spark.millpond.tasks": "40"}, cancel_after=2)
+    told = session.answer()
+    assert told["error"]["kind"] == "Cancelled"
+    assert told["seconds"] < 2 + 2
+    # What was left of its forty tasks does not stand in the way.
+    began = time.monotonic()
+    assert "error" not in session.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates="latest")
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.chaos
+def test_speculative_twins_are_harmless(servers, name, spark):
+    collection(servers, name, 2_500)
+    words = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(SLOW)}
+    mine = native(servers.mongo_uri, None, **words)
+    eager = {"multiplier": "1.01", "quantile": "0.1", "interval": "50ms", "minTaskRuntime": "50ms"}
+    settings = {f"spark__speculation__{name}": value for name, value in eager.items()}
+    with spark.session(spark__speculation="true", **settings) as made:
+        for _ in range(3):
+            alike(made.aggregate(servers.mongo_uri, None, **words, conf={"spark.millpond.tasks": "8"}), mine)
+    log = next(file for file in spark.events.iterdir() if made.application in file.name).read_text()
+    assert '"Speculative":true' in log, "there were no twins"
+
+
+@pytest.mark.chaos
+def test_a_masters_url_starts_and_ends_a_session(servers, name, postgres, spark):
+    collection(servers, name, 300)
+    code = (
+        "import json, sys, millpond\n"
+        "result = millpond.aggregate(*json.loads(sys.argv[1]), database='tests', collection=sys.argv[2], dates='all',"
+        " engine='spark', spark=sys.argv[3])\n"
+        "from pyspark.sql import SparkSession\n"
+        "print(SparkSession.getActiveSession(), json.dumps(result.to_dict()))\n"
+    )
+    told = spark.run(
+        [str(spark.cluster.python), "-c", code, json.dumps([servers.mongo_uri, postgres]), name, spark.cluster.master]
+    )
+    ended, books = told.splitlines()[-1].split(" ", 1)
+    assert ended == "None"
+    mine = millpond.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates="all")
+    assert json.loads(books)["counted"] == mine.counted
+    assert spark.cluster.state()["activeapps"] == []
 
 
 def kill(spark: Spark, victim: str) -> psutil.Process:

@@ -268,7 +268,7 @@ def _raised(said: dict[str, Any]) -> errors.Error:
     kinds = {kind.__name__: kind for kind in (ConfigError, DataError, ExternalError)}
     kind = kinds.get(said["kind"], errors.BugError)
     error = kind(f"{said['message']} (Spark's executor on {said['host']})", said["hint"])
-    error.forgotten = said["forgotten"]  # type: ignore[attr-defined]  # read by native code
+    vars(error)["forgotten"] = said["forgotten"]  # which native code looks for
     return error
 
 

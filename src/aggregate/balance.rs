@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use bson::oid::ObjectId;
-use bson::{Bson, Document, doc};
+use bson::{Bson, DateTime, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::{Collection, Database};
 
 use super::instant;
 use super::moment::Moment;
-use super::scan::{self, Covered, Cuts};
+use super::scan::{self, Covered};
 use crate::error::Result;
 use crate::mongo::client::told;
 
@@ -42,6 +42,27 @@ pub struct Source<'a> {
 pub struct Balanced {
     pub tasks: Vec<Vec<Document>>,
     pub documents: u64,
+}
+
+/// Where to cut ranges of times, in order: texts, and BSON dates in milliseconds since 1970.
+#[derive(Debug, Default)]
+pub struct Cuts {
+    pub texts: Vec<String>,
+    pub moments: Vec<i64>,
+}
+
+impl Cuts {
+    /// Those between two texts.
+    #[must_use]
+    pub fn between(&self, low: &String, high: &String) -> Vec<String> {
+        self.texts.iter().filter(|cut| *cut > low && *cut < high).cloned().collect()
+    }
+
+    /// Those between two BSON dates.
+    #[must_use]
+    pub fn moments(&self, low: DateTime, high: DateTime) -> Vec<DateTime> {
+        self.moments.iter().copied().map(DateTime::from_millis).filter(|cut| *cut > low && *cut < high).collect()
+    }
 }
 
 /// Some documents of the source.
@@ -85,7 +106,7 @@ pub async fn tasks(source: &Source<'_>, width: usize, asked: Option<usize>) -> R
             } else {
                 clock(dates, pieces)
             };
-            scan::cut_ranges(source.time_field, dates, lists, Some(&cuts)).into()
+            scan::date_ranges(source.time_field, dates, lists, Some(&cuts)).into()
         }
     };
     let mut grouped: Vec<Vec<Document>> = vec![Vec::new(); tasks.min(ranges.len())];

@@ -157,7 +157,7 @@ async fn once(
         } else {
             let ranges = match &wanted {
                 None => scan::all_ranges(events, &covered, &question.moment).await?,
-                Some(dates) => scan::date_ranges(&settings.time_field, dates, lists),
+                Some(dates) => scan::date_ranges(&settings.time_field, dates, lists, None),
             };
             scan::run(events, &question, ranges, &scope, (cursors, &spill), control).await?
         };

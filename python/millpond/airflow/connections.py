@@ -142,7 +142,10 @@ def spark_master(connection: Connection) -> str:
     host = (connection.host or "").strip()
     if not host:
         raise UnusableConnectionError(f"connection {name!r}: no host; give spark://host and a port, or local[2]")
-    return f"{host}:{connection.port}" if connection.port else host
+    if not connection.port:
+        return host
+    # The URI form of a connection, spark://host:7077, leaves the scheme to the type.
+    return f"{host if '://' in host else f'spark://{host}'}:{connection.port}"
 
 
 def _checked(connection: Connection, *types: str) -> str:
