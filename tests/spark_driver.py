@@ -1,7 +1,7 @@
 """Runs in Spark's own environment: one session, and calls of `millpond.aggregate` on it, one JSON line each.
 
-A call is `{"positional": [...], "keywords": {...}, "conf": {...}, "cancel_after": seconds}`; the answer holds the books and the rows of the
-frames, or the error. `registered` is used by the tests' own process too, for the same functions.
+A call is `{"positional": [...], "keywords": {...}, "conf": {...}, "cancel_after": seconds}`; the answer holds the books
+and the rows of the frames, or the error. `registered` is used by the tests' own process too, for the same functions.
 """
 
 import json
