@@ -33,7 +33,7 @@ class Session:
         self, *positional: Any, conf: dict[str, str] | None = None, cancel_after: float = 0, **keywords: Any
     ) -> None:
         assert self.process.stdin is not None
-        call = {"positional": positional, "keywords": keywords, "conf": conf or {}}
+        call: dict[str, Any] = {"positional": positional, "keywords": keywords, "conf": conf or {}}
         call["cancel_after"] = cancel_after
         self.process.stdin.write(json.dumps(call) + "\n")
         self.process.stdin.flush()

@@ -1,6 +1,7 @@
 """The same reports on a Spark cluster: every row as the native engine makes it, and executors that may be killed."""
 
 import json
+import os
 import random
 import time
 import urllib.request
@@ -10,6 +11,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from tests.airflow_environment import Airflow
 from tests.report_tables import COLUMNS, published, store
 from tests.spark_driver import registered, rows
 from tests.spark_sessions import Session, Spark, spark_servers
@@ -171,6 +173,36 @@ def test_a_masters_url_starts_and_ends_a_session(servers, name, postgres, spark)
     mine = millpond.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates="all")
     assert json.loads(books)["counted"] == mine.counted
     assert spark.cluster.state()["activeapps"] == []
+
+
+TASK = """
+import json, sys
+from millpond.airflow import AggregateOperator
+task = AggregateOperator(
+    task_id="aggregate", database="tests", collection=sys.argv[1], dates="all", engine="spark", postgres_conn_id=None
+)
+print("ANSWER" + json.dumps(task.execute({})))
+"""
+
+
+@pytest.mark.chaos
+def test_an_airflow_task_on_spark(servers, name, spark, tmp_path):
+    """Airflow's own environment, with Spark's packages behind its own."""
+    collection(servers, name, 300)
+    packages = spark.cluster.home.parent
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.path.append({str(packages)!r})\n")
+    host, _, port = spark.cluster.master.removeprefix("spark://").partition(":")
+    airflow = Airflow(tmp_path / "airflow")
+    airflow.connect("spark_default", f"spark://{host}:{port}")
+    mongo = {"conn_type": "mongo", "host": "127.0.0.1", "port": servers.status["mongo"]["nodes"][0]["port"]}
+    airflow.connect("mongo_default", mongo | {"extra": {"replicaSet": "rs0"}})
+    paths = [str(tmp_path), str(spark.package)]
+    airflow.env |= {"PYTHONPATH": os.pathsep.join(paths), "PYSPARK_PYTHON": str(spark.cluster.python)}
+    books = json.loads(airflow.python("-c", TASK, name).partition("ANSWER")[2])
+    assert (books["engine"], books["published"]) == ("spark", False)
+    assert books["spark"]["application"].startswith("app-")
+    mine = native(servers.mongo_uri, None, database="tests", collection=name, dates="all")
+    assert books["counted"] == mine["books"]["counted"]
 
 
 def kill(spark: Spark, victim: str) -> psutil.Process:

@@ -159,7 +159,7 @@ def owners(port: int) -> set[int | None]:
 
 @pytest.mark.chaos
 def test_a_mongodb_that_executors_cannot_reach(servers, name, stands, spark):
-    port = servers.status["mongo"]["port"]
+    port = servers.status["mongo"]["nodes"][0]["port"]
     with spark.session() as session, OnlyFor(port, session.process.pid) as proxy:
         error = fails(session, servers, name, stands, mongo_uri=proxy.uri)
     assert error["kind"] == "ExternalError"
