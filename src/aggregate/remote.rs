@@ -30,8 +30,10 @@ use crate::mongo::client;
 
 /// Documents whose rows one merge may have to hold, about.
 const MERGED: u64 = 2_000_000;
-/// Parts for each merge: who takes which part is left to a hash.
+/// Parts for each merge, since who takes which part is left to a hash; of many merges none has more than it can bear, and
+/// every task writes every part.
 const PARTS: usize = 4;
+const MANY_PARTS: usize = 256;
 /// Cursors of a task: while one folds, the server has work for the other.
 const CURSORS: usize = 2;
 
@@ -130,7 +132,7 @@ pub async fn run(
         limit: scope.limit,
         fields: fields.as_ref().map(|fields| fields.keys().cloned().collect()),
         time: moment.time().map(|time| (time.time, time.increment)),
-        parts: if merges == 1 { 1 } else { merges * PARTS },
+        parts: if merges == 1 { 1 } else { (merges * PARTS).min(merges.max(MANY_PARTS)) },
     };
     let order =
         serde_json::to_string(&order).map_err(|error| Error::bug("aggregate: write an order").because(error))?;
