@@ -83,19 +83,19 @@ def empty(dsn: str) -> None:
 def test_every_row_is_the_native_one(servers, name, postgres, session):
     collection(servers, name, 3_000)
     words = {"database": "tests", "collection": name}
-    for number, dates in enumerate(["all", DATES[7], "latest", DATES[2:6], f"{DATES[5]}..{DATES[8]}"]):
+    for number, dates in enumerate(["all", "latest", f"{DATES[5]}..{DATES[8]}"]):
         empty(postgres)
         mine = native(servers.mongo_uri, postgres, **words, dates=dates)
         there = published(postgres)
         empty(postgres)
-        tasks = {"spark.millpond.tasks": str([1, 7, 3, 2, 5][number])}
+        tasks = {"spark.millpond.tasks": str([1, 7, 3][number])}
         theirs = session.aggregate(servers.mongo_uri, postgres, **words, dates=dates, conf=tasks)
         print(dates, tasks, theirs["seconds"], theirs["books"]["phases"])
         alike(theirs, mine)
         assert published(postgres) == there
     with psycopg.connect(postgres) as connection:
         engines = connection.execute("SELECT engine FROM millpond_runs ORDER BY created_at").fetchall()
-    assert [engine for (engine,) in engines] == ["native", "spark"] * 5
+    assert [engine for (engine,) in engines] == ["native", "spark"] * 3
 
 
 def test_own_reports_and_functions(servers, name, session):
@@ -117,7 +117,7 @@ SLOW = r.Report(
 )
 
 
-@pytest.mark.parametrize("victim", ["executor", "worker"])
+@pytest.mark.parametrize("victim", ["executor", pytest.param("worker", marks=pytest.mark.chaos)])
 def test_a_killed_executor_changes_no_row(servers, name, spark, session, victim):
     collection(servers, name, 2_500)
     words = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(SLOW)}

@@ -108,9 +108,10 @@ class Engine:
         fold, merge = _tasks(self._settings, order, tasks, archive=self._archive, callables=_callables(), tries=tries)
 
         def job() -> list[Any]:
-            numbers = session.range(0, len(tasks), 1, len(tasks))
-            parts = numbers.mapInArrow(fold, _SCHEMA).repartition(merges, "part")
-            rows: list[Any] = parts.mapInArrow(merge, _SCHEMA).collect()
+            parts = session.range(0, len(tasks), 1, len(tasks)).mapInArrow(fold, _SCHEMA)
+            # A single merge is this process's own, without a stage for it.
+            merged = parts if merges == 1 else parts.repartition(merges, "part").mapInArrow(merge, _SCHEMA)
+            rows: list[Any] = merged.collect()
             return rows
 
         rows = self._job(job)

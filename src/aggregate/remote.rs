@@ -47,7 +47,7 @@ pub trait Engine: Debug + Send + Sync {
     /// `Config` and `External`, as it says.
     fn open(&self) -> Result<(usize, Option<usize>)>;
     /// Has every task's ranges folded by [`fold`] and each part merged by a [`Merger`], so many of them; returns what the
-    /// merges give.
+    /// merges give. One merge may be left to the caller.
     ///
     /// # Errors
     /// What the tasks said.
