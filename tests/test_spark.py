@@ -88,7 +88,7 @@ def test_every_row_is_the_native_one(servers, name, postgres, session):
         mine = native(servers.mongo_uri, postgres, **words, dates=dates)
         there = published(postgres)
         empty(postgres)
-        tasks = {"spark.millpond.tasks": str([1, 7, 3][number])}
+        tasks = {"spark.millpond.tasks": "173"[number], "spark.millpond.merges": "143"[number]}
         theirs = session.aggregate(servers.mongo_uri, postgres, **words, dates=dates, conf=tasks)
         print(dates, tasks, theirs["seconds"], theirs["books"]["phases"])
         alike(theirs, mine)

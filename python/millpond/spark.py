@@ -69,8 +69,8 @@ class Engine:
         context = self._session.sparkContext
         return {"application": context.applicationId, "page": context.uiWebUrl or ""}
 
-    def open(self) -> tuple[int, int | None]:
-        """Find or start the session and examine an executor; return how many tasks run at once, and how many to make.
+    def open(self) -> tuple[int, int | None, int | None]:
+        """Find or start the session and examine an executor; return how many tasks run at once, and numbers asked for.
 
         Raises:
             ConfigError: The executors cannot run it.
@@ -89,10 +89,8 @@ class Engine:
         if key not in _SHIPPED:
             _SHIPPED[key] = _examine(context, self._job)
         self._archive = _SHIPPED[key]
-        asked = session.conf.get("spark.millpond.tasks", None)
-        if asked is not None and not (asked.isdecimal() and int(asked) > 0):
-            raise ConfigError(f"spark.millpond.tasks: {asked!r}", "give a whole number above 0")
-        return max(context.defaultParallelism, 1), asked and int(asked)
+        tasks, merges = (_asked(session, f"spark.millpond.{what}") for what in ("tasks", "merges"))
+        return max(context.defaultParallelism, 1), tasks, merges
 
     def __call__(self, order: str, tasks: list[bytes], merges: int) -> list[bytes]:
         """Fold every task's ranges and merge their parts.
@@ -186,6 +184,15 @@ def _session(given: Any, what: str) -> tuple[Any, bool]:
             f"aggregate: no session with {given}: {_reason(error)}",
             "is it there, of the same Spark version as pyspark here, and is Java installed?",
         ) from error
+
+
+def _asked(session: Any, name: str) -> int | None:
+    asked = session.conf.get(name, None)
+    if asked is None:
+        return None
+    if not (asked.isdecimal() and int(asked) > 0):
+        raise ConfigError(f"{name}: {asked!r}", "give a whole number above 0")
+    return int(asked)
 
 
 def _reason(error: BaseException) -> str:

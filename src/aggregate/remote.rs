@@ -41,11 +41,12 @@ const CURSORS: usize = 2;
 pub trait Engine: Debug + Send + Sync {
     /// Its name in the ledger.
     fn name(&self) -> &str;
-    /// Makes it ready; returns how many tasks run at once, and how many are wanted whatever there is to read.
+    /// Makes it ready; returns how many tasks run at once, and how many tasks and merges are wanted whatever there is to
+    /// read.
     ///
     /// # Errors
     /// `Config` and `External`, as it says.
-    fn open(&self) -> Result<(usize, Option<usize>)>;
+    fn open(&self) -> Result<(usize, Option<usize>, Option<usize>)>;
     /// Has every task's ranges folded by [`fold`] and each part merged by a [`Merger`], so many of them; returns what the
     /// merges give. One merge may be left to the caller.
     ///
@@ -116,14 +117,15 @@ pub async fn run(
         wanted: scope.dates.as_deref(),
     };
     let opened = Arc::clone(engine);
-    let (width, asked) = blocking(move || opened.open()).await??;
+    let (width, asked, asked_merges) = blocking(move || opened.open()).await??;
     let balanced = balance::tasks(&source, width, asked).await?;
     let mut whole = Partial::new(plan);
     if balanced.tasks.is_empty() {
         return Ok(whole);
     }
     let most = width.max(balanced.tasks.len() / 4);
-    let merges = usize::try_from(balanced.documents.div_ceil(MERGED)).unwrap_or(most).clamp(1, most);
+    let worth = usize::try_from(balanced.documents.div_ceil(MERGED)).unwrap_or(most).clamp(1, most);
+    let merges = asked_merges.unwrap_or(worth).max(1);
     let order = Order {
         definition: plan.name.clone(),
         sources: sources.clone(),

@@ -1,5 +1,5 @@
-//! An engine out of a Python object: its `name`; `open()`, which says how many tasks run at once and how many were asked
-//! for; and a call that takes an order, the tasks' ranges and the number of merges, and returns what the merges give.
+//! An engine out of a Python object: its `name`; `open()`, which says how many tasks run at once and how many tasks and
+//! merges were asked for; and a call that takes an order, the tasks' ranges and the number of merges, and returns what the merges give.
 //! Beside it what such an engine calls where its tasks run.
 
 use std::sync::{Mutex, PoisonError};
@@ -41,7 +41,7 @@ impl Engine for Elsewhere {
         &self.name
     }
 
-    fn open(&self) -> Result<(usize, Option<usize>)> {
+    fn open(&self) -> Result<(usize, Option<usize>, Option<usize>)> {
         Python::attach(|py| {
             let answer = self.object.call_method0(py, "open").and_then(|answer| Ok(answer.extract(py)?));
             answer.map_err(|raised| self.told(py, &raised).error)
