@@ -15,6 +15,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +150,10 @@ def _require(spark: object) -> None:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise ConfigError(f"engine: pyspark cannot be imported: {error}", "pip install 'millpond[spark]'") from None
-    for name in ("pandas", "pyarrow"):
-        try:
-            __import__(name)
-        except ImportError:
-            raise ConfigError(f"engine: Spark needs {name} here", "pip install 'millpond[spark]'") from None
+    # distutils: pyspark 3.5 imports it, and Python 3.12 has it from setuptools alone.
+    for name in ("pandas", "pyarrow", "distutils"):
+        if find_spec(name) is None:
+            raise ConfigError(f"engine: Spark needs {name} here", "pip install 'millpond[spark]'")
     if isinstance(spark, str) and spark:
         return
     if not isinstance(spark, SparkSession):
