@@ -9,7 +9,6 @@ closure alone, which Spark neither shows nor logs (I6).
 import json
 import logging
 import sys
-import tempfile
 import threading
 import uuid
 import zipfile
@@ -168,6 +167,8 @@ def _session(given: Any, what: str) -> tuple[Any, bool]:
     from pyspark.sql import SparkSession
 
     if not isinstance(given, str):
+        if given.sparkContext._jsc is None:  # noqa: SLF001 - nothing else tells
+            raise ConfigError("spark: this session has been stopped", "give one that runs")
         return given, False
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -239,18 +240,22 @@ def _examine(context: Any, job: Callable[[Callable[[], Any], str, str], Any]) ->
         )
     if found["millpond"] == __version__:
         return None
-    archive = _archive(__version__)
+    from pyspark import SparkFiles
+
+    # A folder that ends with the session.
+    archive = _archive(__version__, Path(SparkFiles.getRootDirectory()) / "millpond")
     _LOG.info("millpond %s is sent to Spark's executors as an archive", __version__)
     context.addArchive(f"{archive}#{archive.stem}")
     return archive.stem
 
 
-def _archive(version: str) -> Path:
-    """Return a zip of this package as it is installed: of native code a directory is wanted, not a wheel's name."""
+def _archive(version: str, folder: Path) -> Path:
+    """Return a zip of this package as it is installed; native code cannot be imported out of it, so it is unpacked."""
     package = Path(__file__).resolve().parent
     native = next(package.glob("_native*.so"))
     stem = f"millpond-{version}-{native.stat().st_mtime_ns:x}"
-    archive = Path(tempfile.mkdtemp(prefix="millpond-spark-")) / f"{stem}.zip"
+    folder.mkdir(exist_ok=True)
+    archive = folder / f"{stem}.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         for file in sorted([*package.glob("*.py"), native]):
             out.write(file, f"millpond/{file.name}")
