@@ -152,3 +152,61 @@ def test_positions_are_those_of_the_driver(servers, name):
                 assert (told["counted"], told["scanned"], told["repeatable"]) == (200, 200, True)
         finally:
             client.drop_database(name)
+
+
+def test_tasks_read_the_moment_of_the_driver(servers, name):
+    """Documents that arrive, leave and move before a task reads are as they were: one cluster time for all."""
+    documents = [{"timestamp": f"{DATES[7]}T{i % 24:02}:00:00Z", "product_id": str(i % 7)} for i in range(240)]
+    store(servers, name, documents)
+    words = {"mongo_uri": servers.mongo_uri, "database": "tests", "collection": name}
+
+    class Disturbed(Here):
+        def __call__(self, order: str, tasks: list[bytes], merges: int) -> list[bytes]:
+            with servers.mongo() as client:
+                client["tests"][name].insert_many([{"timestamp": f"{DATES[7]}T07:00:00Z"} for _ in range(50)])
+                client["tests"][name].delete_many({"product_id": "3"})
+                client["tests"][name].update_many({"product_id": "4"}, {"$set": {"timestamp": DATES[8]}})
+            return super().__call__(order, tasks, merges)
+
+    settings = json.dumps(words | {"dates": DATES[7]})
+    mine = millpond.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates=DATES[7])
+    engine = Disturbed(settings, 4, 2, random.Random(1))
+    books, tables = _native.aggregate(settings, _native.CancelToken(), None, None, engine)
+    result = AggregateResult(json.loads(books), tables)
+    alike(result, mine)
+    assert (result.counted, result.snapshot) == (240, True)
+
+
+def test_what_no_moment_and_no_position_fixes_is_refused(servers, name):
+    """A task may run twice: of a collection without snapshots it would read two things."""
+    with servers.mongo() as client:
+        client["tests"].create_collection(name, capped=True, size=1_000_000)
+    store(servers, name, [{"timestamp": DATES[7]}])
+    settings = json.dumps({"mongo_uri": servers.mongo_uri, "database": "tests", "collection": name})
+    engine = Here(settings, 1, 1, random.Random(1))
+    with pytest.raises(millpond.ConfigError, match="capped") as caught:
+        _native.aggregate(settings, _native.CancelToken(), None, None, engine)
+    assert 'engine="native"' in caught.value.hint
+    assert engine.folded == []
+
+
+def test_a_moment_that_is_forgotten_is_taken_again(servers, name):
+    """What a task says reaches the reading: it begins again, at a moment of its own."""
+    store(servers, name, [{"timestamp": DATES[7]}])
+
+    class Forgetful(Here):
+        def __call__(self, order: str, tasks: list[bytes], merges: int) -> list[bytes]:
+            moments.append(json.loads(order)["time"])
+            if len(moments) < 3:
+                error = millpond.ExternalError("SnapshotTooOld, says a task", "the hint")
+                vars(error)["forgotten"] = True
+                raise error
+            return super().__call__(order, tasks, merges)
+
+    moments: list[Any] = []
+    settings = json.dumps({"mongo_uri": servers.mongo_uri, "database": "tests", "collection": name})
+    books, _ = _native.aggregate(
+        settings, _native.CancelToken(), None, None, Forgetful(settings, 1, 1, random.Random(1))
+    )
+    assert json.loads(books)["counted"] == 1
+    assert all(moments)
