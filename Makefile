@@ -64,6 +64,10 @@ bench-sink: environments jars ## sink() beside raw inserts and confluent-kafka +
 bench-publish: environments ## rows into the report tables beside psql's own copy
 	$(DEV)/python benchmarks/publish.py $(BENCH_ARGS)
 
+.PHONY: bench-spark
+bench-spark: environments jars ## aggregate() on a Spark cluster beside the usual Spark job, cold and warm, one worker and two
+	$(DEV)/python benchmarks/spark.py $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: environments ## SECONDS=…: JSON to BSON beside a second reader, coverage-guided; what is found stays in .build/corpus
 	@$(DEV)/python scripts/fuzz.py $(or $(SECONDS),600) .build/corpus
@@ -93,9 +97,10 @@ environments: wheel
 	@scripts/environment dev "$$(ls dist/*.whl)"
 	@scripts/environment airflow-2.10 "$$(ls dist/*.whl)"
 	@scripts/environment airflow-3 "$$(ls dist/*.whl)"
+	@scripts/environment spark
 
 .PHONY: env
-env: environments ## the locked Python environments with the wheel in them: .venv/dev, .venv/airflow-2.10, .venv/airflow-3
+env: environments ## the locked Python environments with the wheel in them: .venv/dev, .venv/airflow-2.10, .venv/airflow-3; and .venv/spark without it
 
 .PHONY: jars
 jars: environments
@@ -127,7 +132,7 @@ sabotage: .build/sabotage/.built
 
 .PHONY: lock
 lock: require
-	@for name in dev airflow-2.10 airflow-3; do scripts/lock $$name; done
+	@for name in dev airflow-2.10 airflow-3 spark; do scripts/lock $$name; done
 
 .PHONY: clean
 clean: ## remove the environments, wheels and build results of this clone (not the shared build cache)

@@ -1,8 +1,9 @@
-r"""Reports against a raw scan through the same index, pymongoarrow with polars, and MongoDB's own pipelines.
+r"""Reports against a raw scan through the same index, pymongoarrow + polars, MongoDB's pipelines, the usual Spark job.
 
-Goals: <= 1.2 of the raw scan's time; 10,000 documents in <= 0.15 s; >= 700,000 rows/s into PostgreSQL and >= 0.8 of
-`psql \copy`; < 400 MB for 5M events of one date with 1M visitors, and the same rows with a tenth of the memory.
-`python benchmarks/aggregate.py --raw RAW [--stack DIR] [--only scan,small,copy,memory]`
+Goals: <= 1.2 of the raw scan's time; >= 20 x the usual Spark job cold and >= 10 x warm; 10,000 documents in <= 0.15 s;
+>= 700,000 rows/s into PostgreSQL and >= 0.8 of `psql \copy`; < 400 MB for 5M events of one date with 1M visitors, and
+the same rows with a tenth of the memory.
+`python benchmarks/aggregate.py --raw RAW [--stack DIR] [--only scan,small,copy,memory] [--spark ENVIRONMENT]`
 """
 
 import random
@@ -19,6 +20,9 @@ from data import DATABASE, Servers, arguments, servers
 from machine import describe
 from race import Contender, race, ratio, run
 from run import ours, peer, raw_limit
+from usual_spark import SPARK, usual, warmed
+
+from millpond.local import spark
 
 RACES = ("scan", "small", "copy", "memory")
 DATES = ("2025-10-29", "2025-10-30", "2025-10-31")
@@ -56,7 +60,12 @@ def fill(stack: Servers, count: int, dates: tuple[str, ...], visitors: int, keys
     return name
 
 
-def scan(stack: Servers, _folder: Path, options: Any) -> None:
+def scan(stack: Servers, folder: Path, options: Any) -> None:
+    with spark.cluster(folder / "spark", environment=options.spark) as cluster:
+        scans(stack, cluster, options)
+
+
+def scans(stack: Servers, cluster: spark.Cluster, options: Any) -> None:
     raw = options.raw.resolve()
     for count in (options.documents, options.documents // 10):
         words = {"database": DATABASE, "collection": fill(stack, count, DATES, count // 5, 100_000)}
@@ -67,12 +76,15 @@ def scan(stack: Servers, _folder: Path, options: Any) -> None:
             Contender("raw scan, 2 cursors", lambda: raw_limit(raw, "scan", **dated, cursors=2)),  # noqa: B023
             Contender("pymongoarrow + polars", lambda: peer("peer_reports.py", **dated)),  # noqa: B023
             Contender("MongoDB's pipelines", lambda: peer("peer_pipeline.py", **dated)),  # noqa: B023
+            Contender("the usual Spark job, cold", lambda: usual(cluster, stack.dsn, **dated)),  # noqa: B023
         ]
         race(f"a third of {count:,}", contenders, options.rounds)
-        mine, limit, frames, pipelines = contenders
+        mine, limit, frames, pipelines, cold = contenders
         ratio("scan's time / aggregate's time", mine, limit, "aggregate <= 1.2 of the scan", lambda r: r >= 1 / 1.2)
         ratio("aggregate / pymongoarrow + polars", mine, frames, "", None)
         ratio("aggregate / MongoDB's pipelines", mine, pipelines, "", None)
+        ratio("aggregate / the usual Spark job, cold", mine, cold, ">= 20", lambda r: r >= 20)
+        ratio("aggregate / the usual Spark job, warm", mine, warmed(cold), ">= 10", lambda r: r >= 10)
         print(f"phases of the last run, s: {mine.answers[-1]['phases']}")
 
 
@@ -132,6 +144,7 @@ def main() -> None:
     parser = arguments(__doc__ or "", rounds=5)
     parser.add_argument("--only", default=",".join(RACES), help="races, separated by commas (default: %(default)s)")
     parser.add_argument("--documents", type=int, default=2_000_000, help="of the scan's race, a third of them read")
+    parser.add_argument("--spark", type=Path, default=SPARK, help="environment with pyspark (default: %(default)s)")
     parser.add_argument("--tight", type=int, default=24 << 20, help="memory_limit of the last race, in bytes")
     options = parser.parse_args()
     print(describe())

@@ -5,9 +5,15 @@ from typing import Any
 
 import pytest
 
-from millpond.airflow.connections import UnusableConnectionError, kafka_properties, mongo_uri, postgres_dsn
+from millpond.airflow.connections import (
+    UnusableConnectionError,
+    kafka_properties,
+    mongo_uri,
+    postgres_dsn,
+    spark_master,
+)
 
-READERS = {"kafka": kafka_properties, "mongo": mongo_uri, "postgres": postgres_dsn}
+READERS = {"kafka": kafka_properties, "mongo": mongo_uri, "postgres": postgres_dsn, "spark": spark_master}
 
 
 @dataclass
@@ -76,6 +82,9 @@ HONOURED = [
     (Given("postgres", {"cursor": "dictcursor"}, host="p"), "host='p'"),
     (Given("postgres", {"sqlalchemy_scheme": "postgresql+psycopg"}, host="p"), "host='p'"),
     (Given("postgres", {"service": "reports"}), "service='reports'"),
+    (Given("spark", host="spark://m", port=7077), "spark://m:7077"),
+    (Given("spark", {"deploy-mode": "client", "spark-binary": "x"}, host="m", port=7077), "spark://m:7077"),
+    (Given("spark", host="local[2]"), "local[2]"),
 ]
 
 SECRET = "hunter2-never-told"
@@ -104,6 +113,9 @@ REFUSED = [
     ("postgres", Given("postgres", {"sslmod": "require"}, host="p"), "sslmode"),
     ("postgres", Given("postgres", {"password": SECRET}, host="p", password="other"), "password"),
     ("postgres", Given("postgres", {"sslmode": {"a": SECRET}}, host="p"), "sslmode"),
+    ("spark", Given("spark"), "no host"),
+    ("spark", Given("spark", {"deploy-mode": "cluster"}, host="m"), "deploy-mode"),
+    ("spark", Given("spark", {"keytab": SECRET}, host="m"), "keytab"),
 ]
 
 

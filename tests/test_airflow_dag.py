@@ -178,6 +178,7 @@ def test_every_dag_file_imports(tmp_path, major):
     assert found["dags"] == {
         "kafka_pipeline_all_in_one": verbs,
         "kafka_pipeline_event_driven": {"new_events": "NewEventsSensor"} | verbs,
+        "kafka_pipeline_on_spark": verbs,
         "kafka_pipeline_sharded": verbs,
         "kafka_reports_backfill": {"aggregate": "AggregateOperator"},
     }

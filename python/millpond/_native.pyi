@@ -1,17 +1,25 @@
 from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final
 
 __all__ = [
-    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id", "explain_report",
-    "jobs", "letters", "positions_reset", "positions_show", "replay", "replay_stored", "report_top", "runs", "sink",
-    "stored_collections", "stored_letters", "stored_positions_reset", "stored_positions_show",
+    "CancelToken", "Merger", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id",
+    "explain_report", "fold", "jobs", "letters", "positions_reset", "positions_show", "replay", "replay_stored",
+    "report_top", "runs", "sink", "stored_collections", "stored_letters", "stored_positions_reset",
+    "stored_positions_show",
 ]  # fmt: skip
 
 __version__: str
 
 _Observer: TypeAlias = Callable[[dict[str, Any], list[tuple[int, str]], bool], object]
+_Functions: TypeAlias = dict[str, Callable[[Table], list[Any]]]
 # By side: what returns (token, expiry in ms, principal, extensions).
 _OAuth: TypeAlias = dict[str, Callable[[], tuple[str, int, str, list[tuple[str, str]]]]]
+
+class _Engine(Protocol):
+    name: str
+
+    def open(self) -> tuple[int, int | None, int | None]: ...
+    def __call__(self, order: str, tasks: list[bytes], merges: int, /) -> list[bytes]: ...
 
 @final
 class CancelToken:
@@ -57,9 +65,25 @@ def aggregate(
     settings: str,
     token: CancelToken,
     observer: _Observer | None = None,
-    functions: dict[str, Callable[[Table], list[Any]]] | None = None,
+    functions: _Functions | None = None,
+    engine: _Engine | None = None,
 ) -> tuple[str, dict[str, Table]]:
     """Run an aggregate with the settings of a JSON object; return its books as one, and its tables by name."""
+
+def fold(
+    settings: str, order: str, ranges: bytes, token: CancelToken, functions: _Functions | None = None
+) -> list[tuple[int, bytes]]:
+    """Fold the ranges of one task with the settings and the order of a run; return its parts by number."""
+
+@final
+class Merger:
+    """Merges the parts that `fold` made."""
+
+    def __new__(cls, settings: str) -> Merger: ...
+    def add(self, part: bytes) -> None:
+        """Add a part."""
+    def done(self) -> bytes:
+        """Return what the parts are together; nothing can be added then."""
 
 def runs(settings: str, token: CancelToken) -> str:
     """List the publications of a ledger, newest first; return a JSON list of its rows."""

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -237,9 +237,9 @@ def aggregate(
         reports: The default set, `millpond.Report`s, the same as mappings, the path of a TOML file (docs/reports.md),
             or a list of these.
         time_field: The field whose date counts.
-        engine: "native"; Spark is not available yet.
+        engine: "native" reads here; "spark" on the executors of `spark` (docs/spark.md), with the same rows.
         mode: "full"; incremental runs are not available yet.
-        spark: Not available yet.
+        spark: With engine="spark": a SparkSession, or the URL of a master, whose session ends with the run.
         job: Name in the ledger. Default: `<database>.<collection>`.
         lookback_days: With "latest": so many dates before it as well.
         max_future_skew: With "latest": how far beyond now an event may be (seconds or timedelta). Default: 24 hours.
@@ -254,8 +254,6 @@ def aggregate(
     Raises:
         ConfigError, ExternalError, DataError, Cancelled, BugError: see `millpond.errors`.
     """
-    if spark is not None:
-        raise ConfigError("spark: not available yet", "leave it out")
     settings = {
         "mongo_uri": mongo_uri,
         "postgres_dsn": postgres_dsn,
@@ -275,9 +273,20 @@ def aggregate(
         "checks": plain(checks),
         "memory_limit": memory_limit,
     }
-    with _watched("aggregate", progress, cancel) as (token, observer):
-        books, tables = _native.aggregate(_json(settings), token, observer, functions.callables())
-        return AggregateResult(json.loads(books), tables)
+    with _watched("aggregate", progress, cancel) as (token, observer), _elsewhere(engine, spark, settings) as there:
+        books, tables = _native.aggregate(_json(settings), token, observer, functions.callables(), there)
+        return AggregateResult(json.loads(books) | ({"spark": there.told} if there else {}), tables)
+
+
+def _elsewhere(engine: str, spark: object | None, settings: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Return what runs the tasks of a reading, None for this process itself."""
+    if (engine == "spark") != (spark is not None):
+        raise ConfigError('spark: goes with engine="spark", and that with it', "give both, or neither")
+    if engine != "spark":
+        return nullcontext()
+    from millpond import spark as on_spark
+
+    return on_spark.engine(spark, settings)
 
 
 def _json(settings: dict[str, Any]) -> str:

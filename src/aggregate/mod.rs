@@ -11,11 +11,13 @@
 //! | [`fold`], [`partial`], [`rows`] | the kernel: fold, merge, finish |
 //! | [`states`], [`exact`] | what metrics keep of events; sums without rounding |
 //! | [`arrow`], [`spill`] | a Partial to Arrow and back; those beyond `memory_limit` |
+//! | [`remote`], [`balance`] | the kernel past one machine: what travels, and ranges of equal work |
 //! | [`interned`], [`visitors`] | texts by number, and exact sets of pairs of them |
 //! | [`publish`] | one transaction for all tables and dates |
 //! | [`history`] | what was published, and what has arrived since |
 
 pub mod arrow;
+pub mod balance;
 pub mod dates;
 pub mod element;
 pub mod exact;
@@ -27,6 +29,7 @@ pub mod moment;
 pub mod partial;
 pub mod publish;
 pub mod reading;
+pub mod remote;
 pub mod reports;
 pub mod rows;
 pub mod scan;
@@ -106,7 +109,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     let mut books = AggregateBooks {
         run_id: uuid::Uuid::new_v4().to_string(),
         job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
-        engine: "native".into(),
+        engine: settings.engine.as_ref().map_or("native", |engine| engine.name()).into(),
         source: format!("{}.{}", settings.database, settings.collection),
         time_field: settings.time_field.clone(),
         definition: plan.name.clone(),

@@ -123,6 +123,13 @@ impl Moment {
         Ok(Self { client: client.clone(), time: None, read_at, without, forgotten: Arc::default() })
     }
 
+    /// The same moment for another client, by its cluster time; `None` for no snapshot.
+    #[must_use]
+    pub fn at(client: &Client, time: Option<Timestamp>) -> Self {
+        let read_at = time.map_or_else(super::now, text);
+        Self { client: client.clone(), time, read_at, without: "", forgotten: Arc::default() }
+    }
+
     /// The same without a snapshot.
     #[must_use]
     pub fn let_pass(mut self, why: &'static str) -> Self {
@@ -135,6 +142,17 @@ impl Moment {
     #[must_use]
     pub const fn is_snapshot(&self) -> bool {
         self.time.is_some()
+    }
+
+    /// Its cluster time, with a snapshot.
+    #[must_use]
+    pub const fn time(&self) -> Option<Timestamp> {
+        self.time
+    }
+
+    /// Someone else was told that the server has forgotten it.
+    pub fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
     }
 
     /// Whether the server has forgotten it while it was read.

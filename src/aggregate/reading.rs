@@ -14,6 +14,7 @@ use mongodb::{Collection, Database};
 use super::dates;
 use super::moment::Moment;
 use super::partial::Partial;
+use super::remote;
 use super::reports::plan::Plan;
 use super::scan::{self, Covered, Question, Scope};
 use super::settings::{AggregateSettings, Dates};
@@ -89,7 +90,11 @@ async fn positions_suffice(database: &Database, events: &Collection<Document>) -
 }
 
 /// Whether some document is of no known source.
-async fn has_other_writers(events: &Collection<Document>, covered: &Covered, moment: &Moment) -> Result<bool> {
+pub(super) async fn has_other_writers(
+    events: &Collection<Document>,
+    covered: &Covered,
+    moment: &Moment,
+) -> Result<bool> {
     let bound = |tag: u32, rest: u8| {
         let mut id = [rest; 12];
         id[..4].copy_from_slice(&tag.to_be_bytes());
@@ -145,13 +150,17 @@ async fn once(
     let cursors = if settings.cursors == 0 { (cores + 1).min(16) } else { settings.cursors.min(64) };
     let (partial, spilled) = loop {
         let spill = Arc::new(Spill::new(settings.memory_limit));
-        let ranges = match &wanted {
-            None => scan::all_ranges(events, &covered, &question.moment).await?,
-            Some(dates) => scan::date_ranges(&settings.time_field, dates, lists),
-        };
         let dates = wanted.clone().map(Arc::new);
         let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
-        let partial = scan::run(events, &question, ranges, &scope, (cursors, &spill), control).await?;
+        let partial = if let Some(engine) = &settings.engine {
+            remote::run(engine, (database, events), settings, &question, &scope, control).await?
+        } else {
+            let ranges = match &wanted {
+                None => scan::all_ranges(events, &covered, &question.moment).await?,
+                Some(dates) => scan::date_ranges(&settings.time_field, dates, lists, None),
+            };
+            scan::run(events, &question, ranges, &scope, (cursors, &spill), control).await?
+        };
         let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
         match partial.later {
             // A text of the date that seemed the latest lies on the next one, by an offset to the west.

@@ -10,6 +10,7 @@ use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
 use tokio::task::JoinSet;
 
+use super::balance::Cuts;
 use super::fold::{Folder, Wanted};
 use super::instant;
 use super::moment::Moment;
@@ -119,10 +120,10 @@ pub async fn covered(database: &Database, collection: &str, moment: &Moment) -> 
 }
 
 /// The ranges of the dates asked for, through the time index: texts by bare date text, BSON dates apart, and of the days
-/// to each side the texts whose offset may bring them here. `lists`: some time is a list, of which
-/// an index holds each item: it is no time, and must not be met once for each range.
+/// to each side the texts whose offset may bring them here; cut at hours, or at `cuts`. `lists`: some time is a list, of
+/// which an index holds each item: it is no time, and must not be met once for each range.
 #[must_use]
-pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool) -> VecDeque<Document> {
+pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool, cuts: Option<&Cuts>) -> VecDeque<Document> {
     let mut ranges = VecDeque::new();
     let mut add = |range: Document, offset: Option<String>| {
         let mut all = vec![doc! {field: range}];
@@ -165,12 +166,20 @@ pub fn date_ranges(field: &str, dates: &BTreeSet<i32>, lists: bool) -> VecDeque<
     for (first, last) in runs(dates, longest) {
         let (day, after) = (instant::text(first), instant::bound(last + 1));
         let mut low = day.clone();
-        let hours = if longest == 1 { &HOURS[..] } else { &[] };
-        for high in hours.iter().map(|hour| format!("{day}{hour}")).chain([after]) {
+        let inner: Vec<String> = match cuts {
+            Some(cuts) => cuts.between(&day, &after),
+            None if longest == 1 => HOURS.iter().map(|hour| format!("{day}{hour}")).collect(),
+            None => Vec::new(),
+        };
+        for high in inner.into_iter().chain([after]) {
             add(doc! {"$gte": &low, "$lt": &high}, None);
             low = high;
         }
-        add(doc! {"$gte": moment(first), "$lt": moment(last + 1)}, None);
+        let (mut low, after) = (moment(first), moment(last + 1));
+        for high in cuts.map_or_else(Vec::new, |cuts| cuts.moments(low, after)).into_iter().chain([after]) {
+            add(doc! {"$gte": low, "$lt": high}, None);
+            low = high;
+        }
     }
     ranges
 }

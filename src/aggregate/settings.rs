@@ -7,6 +7,7 @@ use polars::frame::DataFrame;
 use serde::Serialize;
 
 use super::publish::checks::Check;
+use super::remote::Engine;
 use super::reports::calls::Functions;
 use super::reports::definition::Definition;
 use crate::error::{Error, Result};
@@ -45,6 +46,8 @@ pub struct AggregateSettings {
     pub dates: Dates,
     /// What is made.
     pub reports: Vec<Definition>,
+    /// Who reads elsewhere; `None` reads here.
+    pub engine: Option<Arc<dyn Engine>>,
     /// Who runs the functions that these call.
     pub functions: Option<Arc<dyn Functions>>,
     /// With `Dates::Latest`: that many dates before the latest one as well.

@@ -65,7 +65,7 @@ impl Spill {
                 .because(error)
         };
         partial.settle();
-        let cut = Cut::of(partial);
+        let cut = Cut::of(partial, PARTS);
         for part in 0..PARTS {
             let bytes = arrow::write(&cut.part(part, plan), plan)?;
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,10 +127,12 @@ fn unnamed() -> std::io::Result<File> {
     Ok(file)
 }
 
-/// A Partial with the hashes of its texts.
-struct Cut<'a> {
+/// A Partial with the hashes of its texts, to be cut into so many parts.
+#[derive(Debug)]
+pub struct Cut<'a> {
     partial: &'a Partial,
     values: Vec<u32>,
+    parts: usize,
 }
 
 fn hash(text: &str) -> u32 {
@@ -138,17 +140,21 @@ fn hash(text: &str) -> u32 {
     (FixedState::with_seed(0x7061_7274).hash_one(text) >> 32) as u32
 }
 
-/// Where a hash leads.
-fn part_of(hash: u32) -> usize {
-    ((u64::from(hash.wrapping_mul(0x9e37_79b9)) * PARTS as u64) >> 32) as usize
+/// Which of so many parts a hash leads to.
+fn part_of(hash: u32, parts: usize) -> usize {
+    ((u64::from(hash.wrapping_mul(0x9e37_79b9)) * parts as u64) >> 32) as usize
 }
 
 impl<'a> Cut<'a> {
-    fn of(partial: &'a Partial) -> Self {
-        Self { partial, values: partial.values.texts().map(hash).collect() }
+    /// Looks at a settled Partial.
+    #[must_use]
+    pub fn of(partial: &'a Partial, parts: usize) -> Self {
+        Self { partial, values: partial.values.texts().map(hash).collect(), parts }
     }
 
-    fn part(&self, part: usize, plan: &Plan) -> Partial {
+    /// The rows of one part, and no books.
+    #[must_use]
+    pub fn part(&self, part: usize, plan: &Plan) -> Partial {
         let mut made = Partial::new(plan);
         for (date, groups) in &self.partial.dates {
             let mut of_date = DatePartial::default();
@@ -165,7 +171,7 @@ impl<'a> Cut<'a> {
 
     fn groups(&self, part: usize, groups: &Groups, hashes: &[u32], made: &mut Partial) -> Groups {
         let mut cut = groups.empty();
-        let mine = hashes.iter().zip(0_u32..).filter(|(hash, _)| part_of(**hash) == part);
+        let mine = hashes.iter().zip(0_u32..).filter(|(hash, _)| part_of(**hash, self.parts) == part);
         let mine: Vec<u32> = mine.map(|(_, row)| row).collect();
         for row in &mine {
             let new = cut.row(groups.keys.text(*row));
@@ -178,7 +184,8 @@ impl<'a> Cut<'a> {
             let State::Distinct(distinct) = &groups.states[at] else { continue };
             for pair in distinct.seen.pairs() {
                 let (row, value) = ((pair >> 32) as u32, (pair & 0xffff_ffff) as u32);
-                if part_of(hashes[row as usize] ^ self.values[value as usize].rotate_left(16)) == part {
+                let hash = hashes[row as usize] ^ self.values[value as usize].rotate_left(16);
+                if part_of(hash, self.parts) == part {
                     let row = cut.row(groups.keys.text(row));
                     let value = made.values.number(self.partial.values.text(value));
                     if let State::Distinct(cut) = &mut cut.states[at] {

@@ -37,7 +37,7 @@ impl Functions for Callables {
         let callable = self.0.get(name).ok_or_else(|| Error::bug(what()))?;
         Python::attach(|py| {
             let answer = callable.call1(py, (Table::plain(arguments),));
-            let answer = answer.map_err(|raised| told(py, &raised, name))?;
+            let answer = answer.map_err(|raised| told(py, &raised, &what()))?;
             let list = answer.cast_bound::<PyList>(py).map_err(|_| Error::bug(what()))?;
             let values = list.iter().map(|item| value(&item, returns));
             values.collect::<PyResult<_>>().map_err(|error| Error::bug(what()).because(error))
@@ -58,13 +58,16 @@ fn value(item: &Bound<'_, PyAny>, returns: Type) -> PyResult<Value<'static>> {
 }
 
 /// The error that the callable raised, when it is one of ours; of any other only the class is told (I6).
-fn told(py: Python<'_>, raised: &PyErr, name: &str) -> Error {
+pub(super) fn told(py: Python<'_>, raised: &PyErr, what: &str) -> Error {
     let value = raised.value(py);
     let text = |name: &str| value.getattr(name).and_then(|text| text.extract::<String>()).unwrap_or_default();
     let class = raised.get_type(py).name().map_or_else(|_| "an exception".into(), |name| name.to_string());
     match class.as_str() {
         "ConfigError" => Error::config(text("message")).hint(text("hint")),
         "DataError" => Error::data(text("message")).hint(text("hint")),
-        _ => Error::data(format!("aggregate: function {name} raised {class}")),
+        "ExternalError" => Error::external(text("message")).hint(text("hint")),
+        "Cancelled" => Error::cancelled(text("message")),
+        "BugError" => Error::bug(text("message")),
+        _ => Error::data(format!("{what} raised {class}")),
     }
 }

@@ -8,12 +8,14 @@
 //! | [`stored`] | what a sink has stored: dead letters sent again, positions shown and moved |
 //! | [`history`] | the ledger of publications, read back |
 //! | [`look`] | jobs and dead letters, for people to look at |
+//! | [`engine`] | an engine out of a Python object, and what it calls where its tasks run |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`functions`] | user-defined functions out of Python callables |
 //! | [`oauth`] | tokens out of Python callables |
 //! | [`table`] | a frame for polars, pandas, pyarrow and DuckDB |
 
 pub mod arguments;
+pub mod engine;
 pub mod errors;
 pub mod explain;
 pub mod functions;
@@ -32,10 +34,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<run::CancelToken>()?;
     module.add_class::<table::Table>()?;
+    module.add_class::<engine::Merger>()?;
     module.add_function(wrap_pyfunction!(run::bridge, module)?)?;
     module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(run::sink, module)?)?;
     module.add_function(wrap_pyfunction!(run::aggregate, module)?)?;
+    module.add_function(wrap_pyfunction!(engine::fold, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_show, module)?)?;
     module.add_function(wrap_pyfunction!(run::positions_reset, module)?)?;
     module.add_function(wrap_pyfunction!(stored::replay_stored, module)?)?;

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde::Serialize;
 
-use super::{arguments, errors, functions::Callables, oauth, table::Table};
+use super::{arguments, engine::Elsewhere, errors, functions::Callables, oauth, table::Table};
 use crate::aggregate::reports::definition::Definition;
 use crate::bridge::inventory::JobSettings;
 use crate::control::{Control, Level};
@@ -199,16 +199,20 @@ pub fn sink(
 /// # Errors
 /// The exceptions of `millpond.errors`, and whatever a signal handler or the observer raises.
 #[pyfunction]
-#[pyo3(signature = (settings, token, observer=None, functions=None))]
+#[pyo3(signature = (settings, token, observer=None, functions=None, engine=None))]
 pub fn aggregate<'py>(
     py: Python<'py>,
     settings: &str,
     token: &CancelToken,
     observer: Option<&Bound<'py, PyAny>>,
     functions: Option<&Bound<'py, PyDict>>,
+    engine: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<(String, Bound<'py, PyDict>)> {
     let functions = functions.map(Callables::of).transpose()?;
-    let settings = arguments::aggregate(settings, functions).map_err(|error| errors::raise(py, &error))?;
+    let mut settings = arguments::aggregate(settings, functions).map_err(|error| errors::raise(py, &error))?;
+    if let Some(engine) = engine {
+        settings.engine = Some(Arc::new(Elsewhere::of(engine)?));
+    }
     let reports: Vec<_> = settings.reports.iter().map(Definition::target).collect();
     let result = drive(py, token, observer, move |control| crate::aggregate::aggregate(&settings, control))?;
     let tables = PyDict::new(py);

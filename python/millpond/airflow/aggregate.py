@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from millpond.airflow import arguments
-from millpond.airflow.connections import mongo_uri, postgres_dsn
+from millpond.airflow.connections import connection, mongo_uri, postgres_dsn, spark_master
+from millpond.airflow.lineage import Lineage
 from millpond.airflow.links import ReportLink
 from millpond.airflow.task import VerbOperator
 
@@ -28,7 +29,8 @@ class AggregateOperator(VerbOperator):
         lookback_days: With `latest`: that many dates before it as well.
         max_future_skew: With `latest`: seconds that an event may lie beyond now.
         job: Name in the ledger.
-        engine: `"native"`.
+        engine: `"native"`, or `"spark"`: on the executors of a cluster, with the same rows (docs/spark.md).
+        spark_conn_id: With `engine="spark"`: the connection that holds the master.
         mode: `"full"`.
         reports: The reports to make; default: the three of product views. As in `millpond.aggregate`, also as JSON;
             functions that they call are registered where the DAG file, or a module that it imports, is read.
@@ -60,7 +62,7 @@ class AggregateOperator(VerbOperator):
         "postgres_dsn": ("postgres_conn_id", postgres_dsn),
     }
     operator_extra_links = (ReportLink(),)
-    template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", *readers)
+    template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", "spark_conn_id", *readers)
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class AggregateOperator(VerbOperator):
         schema: str | None = None,
         checks: Any = None,
         memory_limit: int | str | None = None,
+        spark_conn_id: str = "spark_default",
         **kwargs: Any,
     ) -> None:
         """Keep the arguments; they are read when the task runs."""
@@ -101,3 +104,10 @@ class AggregateOperator(VerbOperator):
         self.schema = schema
         self.checks = checks
         self.memory_limit = memory_limit
+        self.spark_conn_id = spark_conn_id
+
+    def _settings(self, lineage: Lineage) -> dict[str, Any]:
+        settings = super()._settings(lineage)
+        if settings.get("engine") == "spark":
+            settings["spark"] = spark_master(connection(self.spark_conn_id))
+        return settings

@@ -129,6 +129,28 @@ def postgres_dsn(connection: Connection) -> str:
     return " ".join(f"{key}='{value}'" for key, value in escaped.items())
 
 
+def spark_master(connection: Connection) -> str:
+    """Return the URL of a master; all else about a session is said by `spark-defaults.conf` (SPARK_CONF_DIR).
+
+    Raises:
+        UnusableConnectionError: No host, or an extra that a session in the task's own process cannot honour.
+    """
+    name = _checked(connection, "spark")
+    for key, value in connection.extra_dejson.items():
+        inert = key in {"spark-binary", "spark-home"} or (key, value) == ("deploy-mode", "client")
+        if value is not None and not inert:
+            raise UnusableConnectionError(
+                f"connection {name!r}: extra {key!r} cannot be honoured: it is spark-submit's"
+            )
+    host = (connection.host or "").strip()
+    if not host:
+        raise UnusableConnectionError(f"connection {name!r}: no host; give spark://host and a port, or local[2]")
+    if not connection.port:
+        return host
+    # The URI form of a connection, spark://host:7077, leaves the scheme to the type.
+    return f"{host if '://' in host else f'spark://{host}'}:{connection.port}"
+
+
 def _checked(connection: Connection, *types: str) -> str:
     name = connection.conn_id or "?"
     # A hand-written AIRFLOW_CONN_ variable often has no type or `generic`; another type is a mistake.

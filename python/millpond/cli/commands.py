@@ -74,7 +74,7 @@ _FLAGS = {
     ),
     "aggregate": (
         "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
-        "mongo_uri", "postgres_dsn", "schema", "checks", "reports", "memory_limit",
+        "mongo_uri", "postgres_dsn", "schema", "checks", "reports", "memory_limit", "engine", "spark",
     ),
 }  # fmt: skip
 _HELP = {
@@ -86,6 +86,8 @@ _HELP = {
     "reports": "product_views, or the path of a TOML file of [[reports]].",
     "memory_limit": "Bytes, before a temporary file is used.",
     "schema": "Where the reports are kept in PostgreSQL.",
+    "engine": "native, or spark.",
+    "spark": "With --engine spark: the URL of a master.",
     "dates": "latest, all, a date, or first..last.",
     "transform": "product_views, or the path of a TOML file.",
     "on_gap": "fail, or earliest.",

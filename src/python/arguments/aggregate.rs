@@ -64,13 +64,11 @@ pub fn aggregate(json: &str, functions: Option<Arc<dyn Functions>>) -> Result<Ag
         }
         Some(_) => return Err(wrong("dates", "\"latest\", \"all\", a date, a list of dates, or \"first..last\"")),
     };
-    for (name, only) in [("engine", "native"), ("mode", "full")] {
-        match arguments.text(name)? {
-            Some(value) if value != only => {
-                return Err(Error::config(format!("{name}: only \"{only}\" is available yet")).hint("leave it out"));
-            }
-            _ => {}
-        }
+    if arguments.text("engine")?.is_some_and(|name| name != "native" && name != "spark") {
+        return Err(wrong("engine", "\"native\" or \"spark\""));
+    }
+    if arguments.text("mode")?.is_some_and(|mode| mode != "full") {
+        return Err(Error::config("mode: only \"full\" is available yet").hint("leave it out"));
     }
     let lookback = arguments.count("lookback_days")?.unwrap_or(0);
     let settings = AggregateSettings {
@@ -84,6 +82,7 @@ pub fn aggregate(json: &str, functions: Option<Arc<dyn Functions>>) -> Result<Ag
         lookback_days: u32::try_from(lookback).map_err(|_| wrong("lookback_days", "fewer days"))?,
         time_field: arguments.text("time_field")?.unwrap_or_else(|| "timestamp".into()),
         reports: Definition::read_all(arguments.take("reports"), &known)?,
+        engine: None,
         functions,
         job: arguments.text("job")?,
         allow_scan: arguments.flag("allow_scan", false)?,

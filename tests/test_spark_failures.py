@@ -1,0 +1,191 @@
+"""What a Spark cluster may lack or lose: an error that names the host and what to do, and the old report stays."""
+
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.mongo_proxy import Cut, Proxy
+from tests.report_tables import published, store, views
+from tests.spark_sessions import Session, Spark, spark_servers
+
+import millpond
+from millpond import reports as r
+
+DAY = "2025-10-31"
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Spark]:
+    with spark_servers() as running:
+        yield running
+
+
+def words(servers: Any, name: str) -> dict[str, Any]:
+    return {"mongo_uri": servers.mongo_uri, "database": "tests", "collection": name, "dates": DAY}
+
+
+def refused(**keywords: Any) -> millpond.ConfigError:
+    with pytest.raises(millpond.ConfigError) as caught:
+        millpond.aggregate("mongodb://127.0.0.1:1", None, database="d", collection="c", **keywords)
+    return caught.value
+
+
+def test_what_is_refused_before_anything_is_asked():
+    """Here is no pyspark; and one of the two arguments alone is a mistake."""
+    assert "pyspark cannot be imported" in str(refused(engine="spark", spark="spark://127.0.0.1:1"))
+    assert "millpond[spark]" in refused(engine="spark", spark="spark://127.0.0.1:1").hint
+    assert "give both" in refused(engine="spark").hint
+    assert "give both" in refused(spark="spark://127.0.0.1:1").hint
+    assert "native" in refused(engine="sparks").hint
+
+
+@pytest.fixture
+def stands(servers, name, postgres: str) -> str:
+    """A collection with a report that must stay."""
+    store(servers, name, views(DAY, 50))
+    millpond.aggregate(postgres_dsn=postgres, **words(servers, name))
+    store(servers, name, views(DAY, 50, key="q"))
+    return postgres
+
+
+def fails(session: Session, servers: Any, name: str, dsn: str, **more: Any) -> dict[str, str]:
+    """The error, which leaves what stands."""
+    before = published(dsn)
+    answer = session.aggregate(postgres_dsn=dsn, **words(servers, name) | more)
+    assert published(dsn) == before
+    assert "error" in answer, answer
+    error: dict[str, str] = answer["error"]
+    return error
+
+
+@pytest.mark.chaos
+def test_a_prepared_image_is_sent_nothing(servers, name, stands, spark, tmp_path):
+    prepared = tmp_path / "prepared"
+    shutil.copytree(spark.package, prepared)
+    described(prepared, millpond.__version__)
+    with spark.session(spark__executorEnv__PYTHONPATH=str(prepared)) as session:
+        answer = session.aggregate(postgres_dsn=stands, **words(servers, name))
+    assert answer["books"]["counted"] == 100
+    assert answer["archives"] == []
+
+
+@pytest.mark.chaos
+def test_executors_without_the_package_are_sent_it(servers, name, stands, spark, tmp_path):
+    """Nothing there, or another version."""
+    described(tmp_path, "0.0.1")
+    for place in ("/nowhere", str(tmp_path)):
+        with spark.session(spark__executorEnv__PYTHONPATH=place) as session:
+            answer = session.aggregate(postgres_dsn=stands, **words(servers, name))
+        assert answer["books"]["counted"] == 100
+        assert len(answer["archives"]) == 1
+
+
+def described(folder: Path, version: str) -> None:
+    """Say that a version of the package is installed in a folder."""
+    (folder / "millpond").mkdir(exist_ok=True)
+    (folder / "millpond" / "__init__.py").touch()
+    place = folder / f"millpond-{version}.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: millpond\nVersion: {version}\n")
+
+
+@pytest.mark.chaos
+def test_a_package_that_cannot_be_loaded_names_the_host(servers, name, stands, spark, tmp_path):
+    described(tmp_path, millpond.__version__)
+    (tmp_path / "millpond" / "_native.abi3.so").write_bytes(b"of another machine")
+    with spark.session(spark__executorEnv__PYTHONPATH=str(tmp_path)) as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ConfigError"
+    assert "ImportError" in error["message"]
+    assert f"executor on {socket.gethostname()}" in error["message"]
+
+
+@pytest.mark.chaos
+def test_another_python_is_told(servers, name, stands, spark, tmp_path):
+    """Spark itself refuses another minor version than the driver's; here the interpreter says that it is one."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 8, 0, 'final', 0)\n")
+    with spark.session(spark__executorEnv__PYTHONPATH=str(tmp_path)) as session:
+        error = fails(session, servers, name, stands)
+    assert "3.8" in error["message"]
+    assert "127.0.0.1" in error["message"]
+    assert "PYSPARK_PYTHON" in error["hint"]
+
+
+@pytest.mark.chaos
+def test_an_executor_without_pyarrow_is_named(servers, name, stands, spark, tmp_path):
+    hide = "import importlib.util as u\nfind = u.find_spec\n"
+    hide += "u.find_spec = lambda name, *rest: None if name == 'pyarrow' else find(name, *rest)\n"
+    (tmp_path / "sitecustomize.py").write_text(hide)
+    with spark.session(spark__executorEnv__PYTHONPATH=str(tmp_path)) as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ConfigError"
+    assert f"pyarrow is missing on Spark's executor on {socket.gethostname()}" in error["message"]
+
+
+class OnlyFor(Proxy):
+    """Lets one process through and no other: a network that executors have no way into."""
+
+    def __init__(self, port: int, process: int) -> None:
+        super().__init__(port, Cut(b"none", after=False))
+        self.process = process
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, (_, port) = self._listener.accept()
+                if self.process not in owners(port):
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.upstream))
+            except OSError:
+                return
+            self._open |= {client, server}
+            threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
+
+
+def owners(port: int) -> set[int | None]:
+    with suppress(psutil.Error):
+        return {one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port}
+    return set()
+
+
+@pytest.mark.chaos
+def test_a_mongodb_that_executors_cannot_reach(servers, name, stands, spark):
+    port = servers.status["mongo"]["nodes"][0]["port"]
+    with spark.session() as session, OnlyFor(port, session.process.pid) as proxy:
+        error = fails(session, servers, name, stands, mongo_uri=proxy.uri)
+    assert error["kind"] == "ExternalError"
+    assert f"executor on {socket.gethostname()}" in error["message"]
+
+
+@pytest.mark.chaos
+def test_an_executor_out_of_memory_is_told(servers, name, stands, spark):
+    """A function that takes all of it: the kernel, or here the test's own limit, kills the Python process each time."""
+    with spark.session(spark__executorEnv__MILLPOND_TEST_DIES="1") as session:
+        reports = r.definitions(r.Report("t", {"k": r.call("dies", "store_id")}, {"n": r.count()}))
+        error = fails(session, servers, name, stands, reports=reports)
+    assert error["kind"] == "ExternalError"
+    assert "127.0.0.1" in error["message"]
+    assert "spark.millpond.tasks" in error["hint"]
+
+
+@pytest.mark.chaos
+def test_no_master_answers(servers, name, spark):
+    code = (
+        "import json, sys, millpond\n"
+        "try: millpond.aggregate(*json.loads(sys.argv[1]), database='tests', collection=sys.argv[2], engine='spark',"
+        " spark='spark://127.0.0.1:1', dates='all')\n"
+        "except millpond.ExternalError as error: print(error)\n"
+    )
+    store(servers, name, views(DAY, 5))
+    command = [str(spark.cluster.python), "-c", code, json.dumps([servers.mongo_uri, None]), name]
+    done = spark.run(command)
+    assert "no session with spark://127.0.0.1:1" in done, os.linesep.join(done.splitlines()[-20:])
