@@ -30,7 +30,7 @@ with cached_app().app_context():
     viewer = security.find_role("Viewer")
     security.add_permission_to_role(viewer, security.create_permission("can_read", "Millpond"))
     for name, role in roles.items():
-        security.add_user(name, name, name, f"{name}@x.y", security.find_role(role), password=passwords[name])
+        assert security.add_user(name, name, name, f"{name}@x.y", security.find_role(role), password=passwords[name])
 """
 _FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -64,9 +64,10 @@ class Web(Services):
     def up(self) -> None:
         """Make the database and the accounts, and start the server."""
         self.call("db", "migrate")
-        self.serve("api-server" if self.major == 3 else "webserver")
         if self.major == 2:
+            # Before the server: both write to the same few rows.
             self.python("-c", _ACCOUNTS, json.dumps(self.passwords), json.dumps(ROLES))
+        self.serve("api-server" if self.major == 3 else "webserver")
         until(lambda: self.get("/health" if self.major == 2 else "/api/v2/version")[0] == 200, 120)
 
     def get(self, path: str) -> tuple[int, str, str]:

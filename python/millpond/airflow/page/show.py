@@ -72,7 +72,7 @@ def overview(query: Mapping[str, str], *, embedded: bool) -> str:
     bridges = [told.value for _, told in found.bridges.value or [] if told.value]
     sinks = [told.value for _, told in found.sinks.value or [] if told.value]
     lags = [words.added(one["positions"], "lag") for one in (*bridges, *sinks)]
-    held = [told.value["held"] for _, told in found.letters if told.value]
+    held = [words.kept(told.value) for _, told in found.letters if told.value]
     top = found.top.value or {"rows": [], "key": ""}
     names = list(top["rows"][0]) if top["rows"] else []
     return _fill(
