@@ -147,12 +147,11 @@ pub fn top(place: &Where, table: &str, date: Option<&str>, limit: u32, control: 
         ) else {
             return Err(Error::config(format!("{}: it is no report", what())).hint("name a table of millpond_runs"));
         };
-        let date = match date {
-            Some(date) => Some(checked(date)?),
-            None => {
-                let latest = client.query_one(&format!("SELECT max({DATE})::text FROM {from}"), &[]).await;
-                latest.map_err(|error| told(what(), error))?.get(0)
-            }
+        let date = if let Some(date) = date {
+            Some(checked(date)?)
+        } else {
+            let latest = client.query_one(&format!("SELECT max({DATE})::text FROM {from}"), &[]).await;
+            latest.map_err(|error| told(what(), error))?.get(0)
         };
         let (by, name) = (quoted(&metric), quoted(&key));
         let query = format!(
