@@ -60,6 +60,10 @@ bench-sink: environments jars ## sink() beside raw inserts and confluent-kafka +
 bench-publish: environments ## rows into the report tables beside psql's own copy
 	$(DEV)/python benchmarks/publish.py $(BENCH_ARGS)
 
+.PHONY: bench-incremental
+bench-incremental: environments ## incremental reports beside full ones: new events, sizes, an hour of minutes, bytes kept
+	$(DEV)/python benchmarks/incremental.py $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: environments ## SECONDS=…: JSON to BSON beside a second reader, coverage-guided; what is found stays in .build/corpus
 	@$(DEV)/python scripts/fuzz.py $(or $(SECONDS),600) .build/corpus

@@ -2,9 +2,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 __all__ = [
-    "CancelToken", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id", "explain_report",
-    "positions_reset", "positions_show", "replay", "replay_stored", "runs", "sink", "stored_positions_reset",
-    "stored_positions_show",
+    "CancelToken", "Table", "__version__", "aggregate", "audit", "bridge", "doctor", "explain", "explain_id",
+    "explain_report", "partials_prune", "partials_show", "positions_reset", "positions_show", "replay",
+    "replay_stored", "runs", "sink", "stored_positions_reset", "stored_positions_show",
 ]  # fmt: skip
 
 __version__: str
@@ -66,6 +66,21 @@ def runs(settings: str, token: CancelToken) -> str:
 
 def explain_report(settings: str, token: CancelToken) -> str:
     """Say what stands of a report's date, and from what it was made; return a JSON list by table."""
+
+def partials_show(settings: str, token: CancelToken) -> str:
+    """List kept Partials and watermarks; return a JSON object."""
+
+def partials_prune(settings: str, token: CancelToken) -> str:
+    """Remove kept Partials; return a JSON object of what went."""
+
+def audit(
+    settings: str,
+    token: CancelToken,
+    observer: _Observer | None = None,
+    functions: dict[str, Callable[[Table], list[Any]]] | None = None,
+    oauth: _OAuth | None = None,
+) -> str:
+    """Compare events, documents and reports, or the reports of one date; return a JSON object."""
 
 def positions_show(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
     """Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object."""

@@ -6,7 +6,7 @@
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
 //! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
 //! | [`stored`] | what a sink has stored: dead letters sent again, positions shown and moved |
-//! | [`history`] | the ledger of publications, read back |
+//! | [`history`] | the ledger and kept Partials, read back; the audit |
 //! | [`errors`] | the one Rust → Python match |
 //! | [`functions`] | user-defined functions out of Python callables |
 //! | [`oauth`] | tokens out of Python callables |
@@ -43,5 +43,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(explain::explain_id, module)?)?;
     module.add_function(wrap_pyfunction!(history::runs, module)?)?;
     module.add_function(wrap_pyfunction!(history::explain_report, module)?)?;
+    module.add_function(wrap_pyfunction!(history::partials_show, module)?)?;
+    module.add_function(wrap_pyfunction!(history::partials_prune, module)?)?;
+    module.add_function(wrap_pyfunction!(history::audit, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)
 }
