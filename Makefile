@@ -68,6 +68,10 @@ bench-publish: environments ## rows into the report tables beside psql's own cop
 bench-spark: environments jars ## aggregate() on a Spark cluster beside the usual Spark job, cold and warm, one worker and two
 	$(DEV)/python benchmarks/spark.py $(BENCH_ARGS)
 
+.PHONY: bench-incremental
+bench-incremental: environments ## incremental reports beside full ones: new events, sizes, an hour of minutes, bytes kept
+	$(DEV)/python benchmarks/incremental.py $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: environments ## SECONDS=…: JSON to BSON beside a second reader, coverage-guided; what is found stays in .build/corpus
 	@$(DEV)/python scripts/fuzz.py $(or $(SECONDS),600) .build/corpus

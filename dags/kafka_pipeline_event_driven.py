@@ -25,7 +25,6 @@ with DAG(
         "database": Param("kafka_data_db", type="string", description="MongoDB database"),
         "collection": Param("product_views_records", type="string", description="MongoDB collection"),
         "min_events": Param(1, type="integer", minimum=1, description="Events that are worth a run"),
-        "lookback_days": Param(1, type="integer", minimum=0, description="Dates before the latest to report as well"),
     },
     tags=["millpond"],
 ) as dag:
@@ -56,8 +55,8 @@ with DAG(
         task_id="aggregate",
         database="{{ params.database }}",
         collection="{{ params.collection }}",
-        dates="latest",
-        lookback_days="{{ params.lookback_days }}",
+        # However late they came; what they cost follows the new events (docs/incremental.md).
+        dates="changed",
         # Its events name the dates: what schedules on it knows what has changed.
         outlets=[Asset("product_views_daily")],
     )

@@ -8,6 +8,7 @@
 //! | [`replay`] | dead letters of a bridge → its target, once each |
 //! | [`sink`] | Kafka → MongoDB, effectively once |
 //! | [`aggregate`] | MongoDB → daily reports → PostgreSQL, atomically |
+//! | [`audit`] | all three compared with each other: nothing lost, doubled or edited |
 //! | [`json`] | the strict RFC 8259 reader that both the transform and the BSON writer stand on |
 //! | [`kafka`], [`mongo`], [`postgres`] | clients and settings of one system each; `kafka::native` holds the only unsafe calls |
 //! | [`control`] | how a run is interrupted and how it tells what it does |
@@ -21,6 +22,7 @@
 //! Rust never knows Airflow, Python never touches a record.
 
 pub mod aggregate;
+pub mod audit;
 pub mod bridge;
 pub mod control;
 pub mod doctor;

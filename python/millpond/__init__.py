@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from millpond._native import CancelToken, __version__
+    from millpond.auditing import audit, audit_report
     from millpond.checks import Check
     from millpond.errors import (
         BugError,
@@ -22,28 +23,37 @@ if TYPE_CHECKING:
     )
     from millpond.functions import function
     from millpond.jaas import kafka_from_jaas
-    from millpond.ledger import explain_report, runs
+    from millpond.ledger import explain_report, partials, prune_partials, runs
     from millpond.progress import Progress
     from millpond.replay import replay_dead_letters, replay_stored_letters
     from millpond.reports import Key, Report, Where
-    from millpond.results import AggregateResult, BridgeResult, Frame, ReplayResult, SinkResult, StoredReplayResult
+    from millpond.results import (
+        AggregateResult,
+        AuditResult,
+        BridgeResult,
+        Frame,
+        ReplayResult,
+        SinkResult,
+        StoredReplayResult,
+    )
     from millpond.transforms import PRODUCT_VIEW_REPORTS, PRODUCT_VIEWS, DropIf, Field, Secret, Transform
     from millpond.verbs import aggregate, bridge, sink
 
 _WHERE = {
     "millpond._native": ("CancelToken", "__version__"),
+    "millpond.auditing": ("audit", "audit_report"),
     "millpond.checks": ("Check",),
     "millpond.errors": (
         "BugError", "Cancelled", "ConfigError", "DataError", "Error", "ExternalError", "FencedError", "PositionError",
     ),
     "millpond.functions": ("function",),
     "millpond.jaas": ("kafka_from_jaas",),
-    "millpond.ledger": ("explain_report", "runs"),
+    "millpond.ledger": ("explain_report", "partials", "prune_partials", "runs"),
     "millpond.progress": ("Progress",),
     "millpond.replay": ("replay_dead_letters", "replay_stored_letters"),
     "millpond.reports": ("Key", "Report", "Where"),
     "millpond.results": (
-        "AggregateResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult", "StoredReplayResult",
+        "AggregateResult", "AuditResult", "BridgeResult", "Frame", "ReplayResult", "SinkResult", "StoredReplayResult",
     ),
     "millpond.transforms": ("PRODUCT_VIEWS", "PRODUCT_VIEW_REPORTS", "DropIf", "Field", "Secret", "Transform"),
     "millpond.verbs": ("aggregate", "bridge", "sink"),
@@ -54,6 +64,7 @@ __all__ = [
     "PRODUCT_VIEWS",
     "PRODUCT_VIEW_REPORTS",
     "AggregateResult",
+    "AuditResult",
     "BridgeResult",
     "BugError",
     "CancelToken",
@@ -79,10 +90,14 @@ __all__ = [
     "Where",
     "__version__",
     "aggregate",
+    "audit",
+    "audit_report",
     "bridge",
     "explain_report",
     "function",
     "kafka_from_jaas",
+    "partials",
+    "prune_partials",
     "replay_dead_letters",
     "replay_stored_letters",
     "runs",

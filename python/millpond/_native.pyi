@@ -2,10 +2,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, final
 
 __all__ = [
-    "CancelToken", "Merger", "Table", "__version__", "aggregate", "bridge", "doctor", "explain", "explain_id",
-    "explain_report", "fold", "jobs", "letters", "positions_reset", "positions_show", "replay", "replay_stored",
-    "report_top", "runs", "sink", "stored_collections", "stored_letters", "stored_positions_reset",
-    "stored_positions_show",
+    "CancelToken", "Merger", "Table", "__version__", "aggregate", "audit", "bridge", "doctor", "explain", "explain_id",
+    "explain_report", "fold", "jobs", "letters", "partials_prune", "partials_show", "positions_reset", "positions_show",
+    "replay", "replay_stored", "report_top", "runs", "sink", "stored_collections", "stored_letters",
+    "stored_positions_reset", "stored_positions_show",
 ]  # fmt: skip
 
 __version__: str
@@ -105,6 +105,21 @@ def stored_collections(settings: str, token: CancelToken) -> str:
 
 def stored_letters(settings: str, token: CancelToken) -> str:
     """Look at the dead letters of a collection, or with `one` at one of them; return them as a JSON object."""
+
+def partials_show(settings: str, token: CancelToken) -> str:
+    """List kept Partials and watermarks; return a JSON object."""
+
+def partials_prune(settings: str, token: CancelToken) -> str:
+    """Remove kept Partials; return a JSON object of what went."""
+
+def audit(
+    settings: str,
+    token: CancelToken,
+    observer: _Observer | None = None,
+    functions: dict[str, Callable[[Table], list[Any]]] | None = None,
+    oauth: _OAuth | None = None,
+) -> str:
+    """Compare events, documents and reports, or the reports of one date; return a JSON object."""
 
 def positions_show(settings: str, token: CancelToken, oauth: _OAuth | None = None) -> str:
     """Show the kept positions of a bridge's job beside its source's logs; return them as a JSON object."""

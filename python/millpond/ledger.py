@@ -1,4 +1,4 @@
-"""The ledger of publications, `millpond_runs`, read back. Nothing is written."""
+"""What is kept in PostgreSQL, read back: the ledger of publications, `millpond_runs`, and kept Partials."""
 
 import datetime as dt
 import json
@@ -64,6 +64,50 @@ def explain_report(
     }  # fmt: skip
     told: list[dict[str, Any]] = json.loads(_native.explain_report(json.dumps(settings), _native.CancelToken()))
     return told
+
+
+def partials(postgres_dsn: str, *, schema: str | None = None, job: str | None = None) -> dict[str, Any]:
+    """List what incremental runs keep: `watermarks` by job and definition, and `partials` by date with their bytes.
+
+    Args:
+        postgres_dsn: As in `aggregate`.
+        schema: As in `aggregate`.
+        job: Those of one job.
+
+    Raises:
+        ConfigError, ExternalError: see `millpond.errors`.
+    """
+    settings = {"postgres_dsn": postgres_dsn, "schema": schema, "job": job}
+    found: dict[str, Any] = json.loads(_native.partials_show(json.dumps(settings), _native.CancelToken()))
+    return found
+
+
+def prune_partials(
+    postgres_dsn: str,
+    *,
+    schema: str | None = None,
+    job: str | None = None,
+    before: str | dt.date | None = None,
+    all: bool = False,  # noqa: A002 - all of them
+) -> dict[str, Any]:
+    """Remove kept Partials: their dates are read as a whole when they are reported next.
+
+    Args:
+        postgres_dsn: As in `aggregate`.
+        schema: As in `aggregate`.
+        job: Those of one job.
+        before: Those of earlier dates.
+        all: Those of every date.
+
+    Returns:
+        `partials` and `bytes` that went.
+
+    Raises:
+        ConfigError, ExternalError: see `millpond.errors`.
+    """
+    settings = {"postgres_dsn": postgres_dsn, "schema": schema, "job": job, "before": _text(before), "all": all}
+    gone: dict[str, Any] = json.loads(_native.partials_prune(json.dumps(settings), _native.CancelToken()))
+    return gone
 
 
 def _text(date: str | dt.date | None) -> str | None:

@@ -10,7 +10,7 @@ from millpond._native import CancelToken
 from millpond.errors import ConfigError
 from millpond.results import ReplayResult, StoredReplayResult
 from millpond.transforms import TransformArgument, definition
-from millpond.verbs import ProgressArgument, _json, _mapping, _watched
+from millpond.verbs import ProgressArgument, _json, _mapping, watched
 
 
 def replay_dead_letters(
@@ -75,7 +75,7 @@ def replay_dead_letters(
         "allow": list(allow),
     }
     tokens = oauth.callbacks(target=target)
-    with _watched("replay", progress, cancel) as (token, observer):
+    with watched("replay", progress, cancel) as (token, observer):
         return ReplayResult(json.loads(_native.replay(_json(settings), token, observer, tokens)))
 
 
@@ -139,7 +139,7 @@ def replay_stored_letters(
         "first_offset": first,
         "last_offset": last,
     }
-    with _watched("replay", progress, cancel) as (token, observer):
+    with watched("replay", progress, cancel) as (token, observer):
         return StoredReplayResult(json.loads(_native.replay_stored(_json(settings), token, observer)))
 
 

@@ -79,6 +79,10 @@ class SinkResult(Result):
     """read = inserted + already_present + replaced + superseded + deleted + dead_lettered; `gaps` as in a bridge."""
 
 
+class AuditResult(Result):
+    """`balanced` when nothing was found; `findings` names what was."""
+
+
 def _binary(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 

@@ -105,7 +105,7 @@ def bridge(
     if dead_letter_topic is not _DEFAULT:
         settings["dead_letter_topic"] = dead_letter_topic
     tokens = oauth.callbacks(source=source, target=target)
-    with _watched("bridge", progress, cancel) as (token, observer):
+    with watched("bridge", progress, cancel) as (token, observer):
         return BridgeResult(json.loads(_native.bridge(_json(settings), token, observer, tokens)))
 
 
@@ -200,7 +200,7 @@ def sink(
         "max_bytes_per_second": max_bytes_per_second,
     }
     tokens = oauth.callbacks(source=source)
-    with _watched("sink", progress, cancel) as (token, observer):
+    with watched("sink", progress, cancel) as (token, observer):
         return SinkResult(json.loads(_native.sink(_json(settings), token, observer, tokens)))
 
 
@@ -214,9 +214,10 @@ def aggregate(
     reports: ReportsArgument = PRODUCT_VIEW_REPORTS,
     time_field: str = "timestamp",
     engine: str = "native",
-    mode: str = "full",
+    mode: str = "incremental",
     spark: object | None = None,
     job: str | None = None,
+    keep_partials_days: int = 35,
     lookback_days: int = 0,
     max_future_skew: float | dt.timedelta | None = None,
     allow_scan: bool = False,
@@ -233,14 +234,17 @@ def aggregate(
         postgres_dsn: Any libpq form (docs/postgres.md). None computes and writes nothing.
         database: Database to read.
         collection: Collection to read.
-        dates: "latest", "all", a date, a list of dates, or a range "2025-10-01..2025-10-31".
+        dates: "latest", "all", "changed" (those that received events since the last run that asked for it), a date, a
+            list of dates, or a range "2025-10-01..2025-10-31".
         reports: The default set, `millpond.Report`s, the same as mappings, the path of a TOML file (docs/reports.md),
             or a list of these.
         time_field: The field whose date counts.
         engine: "native" reads here; "spark" on the executors of `spark` (docs/spark.md), with the same rows.
-        mode: "full"; incremental runs are not available yet.
+        mode: "incremental": where a date's Partial is kept and the positions say what came since, only that is read;
+            the rows are those of "full", which reads whole dates (docs/incremental.md). Spark reads whole dates.
         spark: With engine="spark": a SparkSession, or the URL of a master, whose session ends with the run.
-        job: Name in the ledger. Default: `<database>.<collection>`.
+        job: Name in the ledger, and whose watermark and Partials these are. Default: `<database>.<collection>`.
+        keep_partials_days: Partials of dates older than the newest one by more than this are not kept; 0: none is.
         lookback_days: With "latest": so many dates before it as well.
         max_future_skew: With "latest": how far beyond now an event may be (seconds or timedelta). Default: 24 hours.
         allow_scan: Read the whole collection when no index begins with `time_field`.
@@ -265,6 +269,7 @@ def aggregate(
         "time_field": time_field,
         "engine": engine,
         "mode": mode,
+        "keep_partials_days": keep_partials_days,
         "job": job,
         "lookback_days": lookback_days,
         "max_future_skew": None if max_future_skew is None else (_milliseconds(max_future_skew) or 0) // 1000,
@@ -273,7 +278,7 @@ def aggregate(
         "checks": plain(checks),
         "memory_limit": memory_limit,
     }
-    with _watched("aggregate", progress, cancel) as (token, observer), _elsewhere(engine, spark, settings) as there:
+    with watched("aggregate", progress, cancel) as (token, observer), _elsewhere(engine, spark, settings) as there:
         books, tables = _native.aggregate(_json(settings), token, observer, functions.callables(), there)
         return AggregateResult(json.loads(books) | ({"spark": there.told} if there else {}), tables)
 
@@ -336,7 +341,7 @@ def _dates(value: Any) -> Any:
 
 
 @contextmanager
-def _watched(
+def watched(
     verb: str, progress: ProgressArgument, cancel: CancelToken | None
 ) -> Iterator[tuple[CancelToken, Callable[[dict[str, Any], list[tuple[int, str]], bool], None]]]:
     """Yield a token and an observer; a signal whose handler returns cancels the run (I5)."""

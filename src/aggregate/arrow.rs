@@ -22,10 +22,10 @@ use super::states::State;
 use crate::error::{Error, Result};
 
 /// Another layout is another number.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BOOKS: &str = "millpond.partial";
 /// Every reason that a Partial may hold.
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 11] = [
     NULL_KEY,
     KEY_TYPE,
     KEY_UNFIT,
@@ -35,6 +35,8 @@ const REASONS: [&str; 9] = [
     "missing_time",
     "malformed_time",
     "other_date",
+    "in_partial",
+    "of_scanned_date",
 ];
 
 /// What is no column.
@@ -45,35 +47,68 @@ struct Books {
     scanned: u64,
     counted: u64,
     excluded: BTreeMap<String, u64>,
-    unfit: Vec<u64>,
     foreign: u64,
     later: Option<i32>,
     samples: BTreeSet<(String, String, String)>,
-    /// By date: events, and by report the events without a usable key by reason.
-    dates: BTreeMap<i32, (u64, Vec<BTreeMap<String, u64>>)>,
+    dates: BTreeMap<i32, Day>,
 }
 
-type Columns = Vec<(String, Box<dyn Array>)>;
-type Batch = Vec<Box<dyn Array>>;
+/// What is no column of a date.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Day {
+    counted: u64,
+    unfit: Vec<u64>,
+    /// By report, the events without a usable key by reason.
+    excluded: Vec<BTreeMap<String, u64>>,
+}
+
+impl Day {
+    pub(super) fn of(day: &DatePartial) -> Self {
+        let excluded = day.reports.iter().map(|groups| named(&groups.excluded)).collect();
+        Self { counted: day.counted, unfit: day.unfit.clone(), excluded }
+    }
+
+    /// The date's Partial without its rows.
+    pub(super) fn read(self, plan: &Plan) -> Result<DatePartial> {
+        let mut made = DatePartial { counted: self.counted, unfit: self.unfit, ..DatePartial::new(plan) };
+        for (groups, excluded) in made.reports.iter_mut().zip(self.excluded) {
+            groups.excluded = known(excluded)?;
+        }
+        Ok(made)
+    }
+}
+
+fn named(reasons: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    reasons.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+}
+
+fn reason(told: &str) -> Result<&'static str> {
+    REASONS.iter().find(|known| **known == told).copied().ok_or_else(damaged)
+}
+
+fn known(told: BTreeMap<String, u64>) -> Result<BTreeMap<&'static str, u64>> {
+    told.into_iter().map(|(told, count)| Ok((reason(&told)?, count))).collect()
+}
+
+/// Soon made and read: what spills comes back at once.
+const LZ4: Compression = Compression::LZ4;
+
+/// Columns by name.
+pub(super) type Columns = Vec<(String, Box<dyn Array>)>;
+/// Columns as they stand in a stream.
+pub(super) type Batch = Vec<Box<dyn Array>>;
 
 /// Writes a Partial of a plan.
 ///
 /// # Errors
 /// `Bug`, as Arrow says.
 pub fn write(partial: &Partial, plan: &Plan) -> Result<Vec<u8>> {
-    let named = |reasons: &BTreeMap<&'static str, u64>| -> BTreeMap<String, u64> {
-        reasons.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
-    };
-    let dates = partial.dates.iter().map(|(date, groups)| {
-        (*date, (groups.counted, groups.reports.iter().map(|groups| named(&groups.excluded)).collect()))
-    });
     let books = Books {
         version: VERSION,
         definition: plan.name.clone(),
         scanned: partial.scanned,
         counted: partial.counted,
         excluded: named(&partial.excluded),
-        unfit: partial.unfit.clone(),
         foreign: partial.foreign,
         later: partial.later,
         samples: partial
@@ -81,25 +116,25 @@ pub fn write(partial: &Partial, plan: &Plan) -> Result<Vec<u8>> {
             .iter()
             .map(|(field, reason, id)| (field.clone(), (*reason).into(), id.clone()))
             .collect(),
-        dates: dates.collect(),
+        dates: partial.dates.iter().map(|(date, day)| (*date, Day::of(day))).collect(),
     };
     let books = serde_json::to_string(&books).map_err(bug)?;
     let mut out = Vec::new();
     let values = Utf8Array::<i64>::from_iter_values(partial.values.texts());
-    stream(&mut out, vec![("value".into(), values.boxed())], Some(books))?;
+    stream(&mut out, vec![("value".into(), values.boxed())], Some(books), LZ4)?;
     for at in 0..plan.reports.len() {
         let groups: Vec<(i32, &Groups)> = partial.dates.iter().map(|(date, all)| (*date, &all.reports[at])).collect();
-        stream(&mut out, rows(&groups, plan.reports[at].metrics.len()), None)?;
+        stream(&mut out, rows(&groups, plan.reports[at].metrics.len()), None, LZ4)?;
         for metric in 0..plan.reports[at].metrics.len() {
             if let Some(pairs) = pairs(&groups, metric) {
-                stream(&mut out, pairs, None)?;
+                stream(&mut out, pairs, None, LZ4)?;
             }
         }
     }
     Ok(out)
 }
 
-fn rows(groups: &[(i32, &Groups)], metrics: usize) -> Columns {
+pub(super) fn rows(groups: &[(i32, &Groups)], metrics: usize) -> Columns {
     let all = || groups.iter().map(|(_, groups)| *groups);
     let dates = groups.iter().flat_map(|(date, groups)| std::iter::repeat_n(*date, groups.events.len()));
     let mut columns: Columns = vec![
@@ -161,7 +196,13 @@ fn pairs(groups: &[(i32, &Groups)], metric: usize) -> Option<Columns> {
     any.then(|| vec![("row".into(), column(rows)), ("value".into(), column(values))])
 }
 
-fn stream(out: &mut Vec<u8>, columns: Columns, books: Option<String>) -> Result<()> {
+/// Appends one stream of one batch; `books` go into its metadata.
+pub(super) fn stream(
+    out: &mut Vec<u8>,
+    columns: Columns,
+    books: Option<String>,
+    compression: Compression,
+) -> Result<()> {
     let field = |(name, array): &(String, Box<dyn Array>)| {
         let field = Field::new(name.as_str().into(), array.dtype().clone(), true);
         (field.name.clone(), field)
@@ -169,7 +210,7 @@ fn stream(out: &mut Vec<u8>, columns: Columns, books: Option<String>) -> Result<
     let schema: ArrowSchema = columns.iter().map(field).collect();
     let height = columns.first().map_or(0, |(_, array)| array.len());
     let arrays: Vec<Box<dyn Array>> = columns.into_iter().map(|(_, array)| array).collect();
-    let mut writer = StreamWriter::new(out, WriteOptions { compression: Some(Compression::LZ4) });
+    let mut writer = StreamWriter::new(out, WriteOptions { compression: Some(compression) });
     if let Some(books) = books {
         writer.set_custom_schema_metadata(Arc::new(Metadata::from([(BOOKS.into(), books.into())])));
     }
@@ -190,15 +231,10 @@ pub fn read(bytes: &[u8], plan: &Plan) -> Result<Partial> {
     if books.version != VERSION || books.definition != plan.name {
         return Err(Error::data("aggregate: a partial of another version or definition").hint("make it again"));
     }
-    let reason = |told: &str| REASONS.iter().find(|known| **known == told).copied().ok_or_else(damaged);
-    let named = |told: BTreeMap<String, u64>| -> Result<BTreeMap<&'static str, u64>> {
-        told.into_iter().map(|(told, count)| Ok((reason(&told)?, count))).collect()
-    };
     let mut partial = Partial {
         scanned: books.scanned,
         counted: books.counted,
-        excluded: named(books.excluded)?,
-        unfit: books.unfit,
+        excluded: known(books.excluded)?,
         foreign: books.foreign,
         later: books.later,
         ..Partial::default()
@@ -209,12 +245,8 @@ pub fn read(bytes: &[u8], plan: &Plan) -> Result<Partial> {
     for value in of::<Utf8Array<i64>>(&values, 0)?.values_iter() {
         partial.values.number(value);
     }
-    for (date, (counted, excluded)) in books.dates {
-        let mut made = DatePartial { counted, ..DatePartial::new(plan) };
-        for (groups, excluded) in made.reports.iter_mut().zip(excluded) {
-            groups.excluded = named(excluded)?;
-        }
-        partial.dates.insert(date, made);
+    for (date, day) in books.dates {
+        partial.dates.insert(date, day.read(plan)?);
     }
     for at in 0..plan.reports.len() {
         let (columns, _) = batch(&mut bytes)?;
@@ -243,8 +275,8 @@ pub fn read(bytes: &[u8], plan: &Plan) -> Result<Partial> {
     Ok(partial)
 }
 
-/// Fills the rows of one report; returns the date and the row of each.
-fn fill(partial: &mut Partial, at: usize, columns: &[Box<dyn Array>]) -> Result<Vec<(i32, u32)>> {
+/// Fills the rows of one report out of what [`rows`] made; returns the date and the row of each.
+pub(super) fn fill(partial: &mut Partial, at: usize, columns: &[Box<dyn Array>]) -> Result<Vec<(i32, u32)>> {
     let dates = of::<PrimitiveArray<i32>>(columns, 0)?;
     let keys = of::<Utf8Array<i64>>(columns, 1)?;
     let events = of::<PrimitiveArray<u64>>(columns, 2)?;
@@ -285,7 +317,8 @@ fn fill(partial: &mut Partial, at: usize, columns: &[Box<dyn Array>]) -> Result<
     Ok(places)
 }
 
-fn batch(bytes: &mut Cursor<&[u8]>) -> Result<(Batch, Option<String>)> {
+/// Reads what [`stream`] wrote.
+pub(super) fn batch(bytes: &mut Cursor<&[u8]>) -> Result<(Batch, Option<String>)> {
     let metadata = read_stream_metadata(bytes).map_err(|error| damaged().because(error))?;
     let books = metadata.custom_schema_metadata.as_ref().and_then(|told| told.get(BOOKS)).map(ToString::to_string);
     let mut reader = StreamReader::new(&mut *bytes, metadata, None);
@@ -297,14 +330,17 @@ fn batch(bytes: &mut Cursor<&[u8]>) -> Result<(Batch, Option<String>)> {
     Ok((batch.into_arrays(), books))
 }
 
-fn of<T: 'static>(columns: &[Box<dyn Array>], at: usize) -> Result<&T> {
+/// A column of its type.
+pub(super) fn of<T: 'static>(columns: &[Box<dyn Array>], at: usize) -> Result<&T> {
     columns.get(at).and_then(|column| column.as_any().downcast_ref()).ok_or_else(damaged)
 }
 
-fn damaged() -> Error {
+/// What all that cannot be read is.
+pub(super) fn damaged() -> Error {
     Error::data("aggregate: a partial is damaged").hint("make it again")
 }
 
-fn bug(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+/// What Arrow says.
+pub(super) fn bug(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::bug("aggregate: write a partial").because(error)
 }

@@ -8,9 +8,10 @@ use bson::{Bson, DateTime, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::{Collection, Database};
 
+use super::covered::Covered;
 use super::instant;
 use super::moment::Moment;
-use super::scan::{self, Covered};
+use super::scan;
 use crate::error::Result;
 use crate::mongo::client::told;
 

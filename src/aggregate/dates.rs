@@ -7,9 +7,9 @@ use bson::{Bson, Document, doc};
 use mongodb::Collection;
 use mongodb::options::FindOptions;
 
+use super::covered::Covered;
 use super::instant::{self, Instant};
 use super::moment::Moment;
-use super::scan::Covered;
 use super::settings::{AggregateSettings, Dates};
 use crate::error::{Error, Result};
 
@@ -26,11 +26,11 @@ pub fn named(dates: &Dates) -> Result<Option<BTreeSet<i32>>> {
     let one = |text: &str| {
         instant::date(text.as_bytes()).ok_or_else(|| {
             Error::config(format!("dates: {text:?} is no date"))
-                .hint("\"latest\", \"all\", YYYY-MM-DD, a list of dates, or \"first..last\"")
+                .hint("\"latest\", \"all\", \"changed\", YYYY-MM-DD, a list of dates, or \"first..last\"")
         })
     };
     Ok(match dates {
-        Dates::All | Dates::Latest => None,
+        Dates::All | Dates::Changed | Dates::Latest => None,
         Dates::List(list) if list.is_empty() => {
             return Err(Error::config("dates: the list is empty").hint("give at least one date"));
         }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::element::Element;
-use super::instant::Instant;
+use super::incremental::coverage::Coverage;
+use super::instant::{self, Instant};
 use super::partial::{DatePartial, Partial};
 use super::reports::calls::Calls;
 use super::reports::functions::Event;
@@ -23,6 +24,14 @@ pub trait Wanted {
     fn limit(&self) -> i64;
     /// `Some(true)` below its source's position, `Some(false)` beyond it, `None` for an unknown source.
     fn covered(&self, id: &[u8; 12]) -> Option<bool>;
+    /// Whether a kept Partial of the date holds the document.
+    fn kept(&self, _date: i32, _id: &[u8; 12]) -> bool {
+        false
+    }
+    /// Positions beyond which documents are counted, each by itself.
+    fn marks(&self) -> &[Coverage] {
+        &[]
+    }
 }
 
 /// Folds what one cursor reads.
@@ -42,6 +51,14 @@ struct Looked {
     foreign: bool,
     /// Of another date, which is not beyond the limit.
     later: Option<i32>,
+    /// The `_id` of a known source's document below its position.
+    id: Option<[u8; 12]>,
+    /// The date that such a document's time is written with, where no kept Partial holds it.
+    written: Option<i32>,
+    /// That date, where the document counts on another one.
+    shifted: Option<i32>,
+    /// The date of one that is not folded, and whether a kept Partial holds it.
+    passed: Option<(i32, bool)>,
     placed: Result<Instant, &'static str>,
 }
 
@@ -49,7 +66,7 @@ impl Folder {
     /// Of no event yet.
     #[must_use]
     pub fn new(plan: Arc<Plan>, spill: Arc<Spill>, share: usize) -> Self {
-        Self { calls: plan.calls(), partial: Partial::new(&plan), plan, spill, share }
+        Self { calls: plan.calls(), partial: Partial::new(), plan, spill, share }
     }
 
     /// Folds a batch of raw documents.
@@ -99,6 +116,21 @@ impl Folder {
         let looked = look(whole, values, wanted);
         partial.foreign += u64::from(looked.foreign);
         partial.later = partial.later.max(looked.later);
+        if let Some(id) = looked.id {
+            let marks = wanted.marks();
+            partial.beyond.resize(marks.len(), 0);
+            for (mark, beyond) in marks.iter().zip(&mut partial.beyond) {
+                *beyond += u64::from(!mark.holds(&id));
+            }
+        }
+        partial.shifted.extend(looked.shifted);
+        if let Some(date) = looked.written {
+            *partial.written.entry(date).or_default() += 1;
+        }
+        if let Some((date, known)) = looked.passed {
+            let passed = if known { &mut partial.known } else { &mut partial.left };
+            passed.insert(date);
+        }
         let instant = match looked.placed {
             Ok(instant) => instant,
             Err(reason) => return partial.exclude(reason),
@@ -108,6 +140,7 @@ impl Folder {
         taken.fill(Taken::Unasked);
         let date = partial.dates.entry(instant.date).or_insert_with(|| DatePartial::new(plan));
         date.counted += 1;
+        let unfit = &mut date.unfit;
         let mut unusable = Vec::new();
         for ((groups, report), takes) in date.reports.iter_mut().zip(&plan.reports).zip(&plan.takes) {
             let key = match report.key(&event, &mut self.calls) {
@@ -134,7 +167,7 @@ impl Folder {
                 };
                 taken[input] = made.unwrap_or_else(|reason| {
                     if reason != NULL_KEY {
-                        partial.unfit[input] += 1;
+                        unfit[input] += 1;
                         unusable.push((asked.label.as_str(), reason));
                     }
                     Taken::Nothing
@@ -149,27 +182,53 @@ impl Folder {
 }
 
 fn look(whole: bool, values: &[Element<'_>], wanted: &impl Wanted) -> Looked {
-    let excluded = |reason, foreign| Looked { foreign, later: None, placed: Err(reason) };
+    let mut looked =
+        Looked { foreign: false, later: None, id: None, written: None, shifted: None, passed: None, placed: Err("") };
+    looked.placed = place(whole, values, wanted, &mut looked);
+    looked
+}
+
+fn place(
+    whole: bool,
+    values: &[Element<'_>],
+    wanted: &impl Wanted,
+    looked: &mut Looked,
+) -> Result<Instant, &'static str> {
     if !whole {
-        return excluded("malformed_document", false);
+        return Err("malformed_document");
     }
-    let covered = if let Element::ObjectId(id) = values[ID] { wanted.covered(id) } else { None };
-    if covered == Some(false) {
-        return excluded("beyond_position", false);
+    let covered =
+        if let Element::ObjectId(id) = values[ID] { wanted.covered(id).map(|below| (below, *id)) } else { None };
+    if let Some((false, _)) = covered {
+        return Err("beyond_position");
     }
-    let foreign = covered.is_none();
-    let instant = match values[TIME] {
-        Element::Missing | Element::Null => return excluded("missing_time", foreign),
-        Element::Text(text) => Instant::read(text),
-        Element::Date(millis) => millis.checked_mul(1_000).and_then(Instant::from_micros),
-        _ => None,
+    looked.foreign = covered.is_none();
+    looked.id = covered.map(|(_, id)| id);
+    let kept = |date| looked.id.as_ref().is_some_and(|id| wanted.kept(date, id));
+    let (instant, written) = match values[TIME] {
+        Element::Missing | Element::Null => return Err("missing_time"),
+        Element::Text(text) => (Instant::read(text), text.get(..10).and_then(instant::date)),
+        Element::Date(millis) => {
+            let instant = millis.checked_mul(1_000).and_then(Instant::from_micros);
+            (instant, instant.map(|instant| instant.date))
+        }
+        _ => (None, None),
     };
-    let Some(instant) = instant else { return excluded("malformed_time", foreign) };
-    if !wanted.date(instant.date) {
-        let later = (instant.micros <= wanted.limit()).then_some(instant.date);
-        return Looked { foreign, later, placed: Err("other_date") };
+    let written = written.filter(|date| looked.id.is_some() && !kept(*date));
+    let known = instant.is_some_and(|instant| kept(instant.date));
+    looked.written = written;
+    let Some(instant) = instant else { return Err("malformed_time") };
+    looked.shifted = written.filter(|date| *date != instant.date);
+    if known {
+        looked.passed = Some((instant.date, true));
+        return Err("in_partial");
     }
-    Looked { foreign, later: None, placed: Ok(instant) }
+    if !wanted.date(instant.date) {
+        looked.later = (instant.micros <= wanted.limit()).then_some(instant.date);
+        looked.passed = Some((instant.date, false));
+        return Err("other_date");
+    }
+    Ok(instant)
 }
 
 #[cfg(test)]
@@ -216,7 +275,7 @@ mod tests {
 
     fn frames(partial: &Partial, plan: &Plan) -> Vec<DataFrame> {
         let reports = plan.reports.iter().enumerate();
-        reports.map(|(at, report)| rows::finish(partial, at, report).expect("the books balance")).collect()
+        reports.map(|(at, report)| rows::finish(partial, at, report).expect("the books balance").0).collect()
     }
 
     fn document() -> impl Strategy<Value = Vec<u8>> {
@@ -257,7 +316,7 @@ mod tests {
             let none = Arc::new(Spill::new(u64::MAX));
             let whole = folded(&plan, &all, &none);
             let spill = Arc::new(Spill::new(u64::MAX));
-            let mut merged = Partial::new(&plan);
+            let mut merged = Partial::new();
             for part in order {
                 let mine: Vec<&[u8]> =
                     documents.iter().filter(|(_, to)| *to == part).map(|(document, _)| document.as_slice()).collect();
@@ -273,7 +332,8 @@ mod tests {
             spill.total(&mut merged, &plan).expect("read");
             prop_assert_eq!((merged.scanned, merged.counted), (whole.scanned, whole.counted));
             prop_assert_eq!(&merged.excluded, &whole.excluded);
-            prop_assert_eq!(&merged.unfit, &whole.unfit);
+            prop_assert_eq!(merged.unfit(&plan), whole.unfit(&plan));
+            prop_assert_eq!(&merged.written, &whole.written);
             for (one, other) in frames(&merged, &plan).iter().zip(frames(&whole, &plan)) {
                 prop_assert!(one.equals_missing(&other), "{one:?} {other:?}");
             }
@@ -288,7 +348,7 @@ mod tests {
     #[test]
     fn what_is_no_partial_of_the_plan_is_refused() {
         let plan = plan();
-        let bytes = arrow::write(&Partial::new(&plan), &plan).expect("written");
+        let bytes = arrow::write(&Partial::new(), &plan).expect("written");
         let other = crate::aggregate::reports::plan::product_views("timestamp").expect("fit");
         assert!(arrow::read(&bytes, &other).is_err());
         for cut in [0, 7, bytes.len() / 2, bytes.len() - 9] {

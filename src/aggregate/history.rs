@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_postgres::Client;
 
+use super::incremental::store;
 use super::moment::Moment;
 use super::publish::report::{CREATED, DATE};
 use super::publish::{ledger, tables};
-use super::{instant, on_runtime, scan};
+use super::{covered, instant, on_runtime};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client;
@@ -222,7 +223,30 @@ async fn held(
     );
     let row = client.query_one(&query, &[&date, &made]).await.map_err(|error| told(what(), error))?;
     let (rows, of_run): (i64, i64) = (row.get(0), row.get(1));
-    Ok((u64::try_from(rows).unwrap_or(0), made.map(|_| rows == of_run)))
+    let mut untouched = made.map(|_| rows == of_run);
+    if untouched == Some(false) && text("mode") == Some("incremental") {
+        // It left rows of earlier publications: what it found and left is kept with the date's Partial.
+        untouched = as_left(client, schema, table, date).await?;
+    }
+    Ok((u64::try_from(rows).unwrap_or(0), untouched))
+}
+
+/// Whether a table holds of a date what an incremental run left there; `None` when that is not known.
+async fn as_left(client: &Client, schema: &str, table: &str, date: &str) -> Result<Option<bool>> {
+    let what = |error| told(format!("postgres: look at {table}"), error);
+    let partials = format!("{}.{}", quoted(schema), store::PARTIALS);
+    let query = "SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false)";
+    if !client.query_one(query, &[&partials]).await.map_err(what)?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let query = format!(
+        "SELECT bool_or(published -> $2 = (SELECT jsonb_build_object('rows', count(*), 'sum',
+            coalesce(sum(xmin::text::bigint), 0)::bigint) FROM {}.{} WHERE {DATE} = $1::text::date))
+         FROM {partials} WHERE date = $1::text::date AND published -> $2 IS NOT NULL",
+        quoted(schema),
+        quoted(table)
+    );
+    Ok(client.query_one(&query, &[&date, &table]).await.map_err(what)?.get(0))
 }
 
 /// The events that each partition of a run's source has been stored since.
@@ -233,7 +257,7 @@ async fn newer(mongo_uri: &str, run: &Value) -> Result<Option<BTreeMap<String, i
     };
     let client = client::connect(mongo_uri).await?;
     let moment = Moment::passing(&client).await?;
-    let now = scan::covered(&client.database(database), collection, &moment).await?.named;
+    let now = covered::read(&client.database(database), collection, &moment).await?.named;
     // Other programs' documents have no positions: what of them is new cannot be told.
     let known = run.get("repeatable").and_then(Value::as_bool) == Some(true) && !(now.is_empty() && then.is_empty());
     Ok(known.then(|| since(&now, then)))

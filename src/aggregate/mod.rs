@@ -5,7 +5,8 @@
 //! | [`settings`] | what a run is told and answers |
 //! | [`dates`] | which dates are reported |
 //! | [`moment`], [`reading`] | one moment for all that is read, and a reading begun again when it breaks |
-//! | [`scan`] | parallel cursors over a work queue of ranges; what the positions cover |
+//! | [`scan`], [`covered`] | parallel cursors over a work queue of ranges; what the positions cover |
+//! | [`incremental`] | kept Partials, and the events beyond them |
 //! | [`element`], [`instant`] | fields and times of raw documents |
 //! | [`reports`] | reports as data: definitions, and what they say about one event |
 //! | [`fold`], [`partial`], [`rows`] | the kernel: fold, merge, finish |
@@ -18,11 +19,13 @@
 
 pub mod arrow;
 pub mod balance;
+pub mod covered;
 pub mod dates;
 pub mod element;
 pub mod exact;
 pub mod fold;
 pub mod history;
+pub mod incremental;
 pub mod instant;
 pub mod interned;
 pub mod moment;
@@ -47,16 +50,18 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 pub use settings::{AggregateResult, AggregateSettings};
 
+use self::covered::Covered;
+use self::incremental::Store;
+use self::incremental::store::{Kept, Owner};
 use self::moment::Moment;
 use self::partial::Partial;
 use self::publish::Publisher;
 use self::publish::report::{Day, Report, Table};
-use self::reading::Reading;
+use self::reading::{Dated, Reading};
 use self::reports::definition::name;
 use self::reports::plan::{Form, Plan};
-use self::scan::Covered;
-use self::settings::{AggregateBooks, Sample};
-use crate::control::Control;
+use self::settings::{AggregateBooks, Dates, Sample};
+use crate::control::{Control, Level};
 use crate::error::{Error, Result};
 use crate::mongo::client::{self, told};
 
@@ -69,7 +74,7 @@ pub fn aggregate(settings: &AggregateSettings, control: &Arc<Control>) -> Result
 }
 
 /// Drives `work` until it ends, or a second beyond a request to stop.
-fn on_runtime<T>(control: &Arc<Control>, verb: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn on_runtime<T>(control: &Arc<Control>, verb: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("aggregate")
@@ -120,37 +125,46 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
             .collect(),
         ..AggregateBooks::default()
     };
-    let reading = reading::read(&database, settings, &plan, named.as_ref(), control).await?;
-    let Reading { moment, covered, wanted, partial, planned, spilled } = reading;
+    let owner = Owner {
+        job: books.job.clone(),
+        source: books.source.clone(),
+        time_field: books.time_field.clone(),
+        definition: plan.name.clone(),
+    };
+    let store = keeper(&mut publisher, &owner).await?;
+    let reading = reading::read(&database, settings, &plan, named.as_ref(), &store, control).await?;
+    drop(store);
+    let Reading { moment, covered, dated: Dated { wanted, partial, planned, spilled }, mut increment } = reading;
     let planned = (planned - began).as_secs_f64();
     books.read_at = moment.read_at.clone();
     books.snapshot = moment.is_snapshot();
     books.positions = covered.named.clone();
     books.spilled = spilled;
+    books.tell(&mut increment);
     let scanned = began.elapsed().as_secs_f64();
     keep_books(&mut books, &plan, &partial, &covered, &moment)?;
-    if wanted.is_some() {
+    if wanted.is_some() && settings.dates != Dates::Changed {
         let whole = scan::documents(&events, &covered).await?;
-        books.unplaced = Some(whole.saturating_sub(partial.scanned));
+        let placed = if increment.incremental { partial.counted } else { partial.scanned };
+        books.unplaced = Some(whole.saturating_sub(placed));
     }
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
     dates.extend(partial.dates.keys());
-    let reports = tables.into_iter().enumerate().map(|(report, table)| {
-        let frame = rows::finish(&partial, report, &plan.reports[report])?;
-        let days = partial.dates.iter().map(|(date, groups)| {
-            let null_keys = groups.reports[report].excluded.get("null_key").copied().unwrap_or(0);
-            (*date, Day { counted: groups.counted, null_keys })
-        });
-        Ok(Report { table, frame, days: days.collect() })
-    });
-    let reports: Vec<Report> = reports.collect::<Result<_>>()?;
+    let reports = finished(&partial, &plan)?;
     control.check("aggregate: publish")?;
     let merged = began.elapsed().as_secs_f64();
     books.dates = dates.iter().map(|date| instant::text(*date)).collect();
     books.seconds = merged;
     match &mut publisher {
-        Some(publisher) if !dates.is_empty() => publisher.publish(&mut books, &dates, &reports).await?,
+        Some(publisher) if !dates.is_empty() => {
+            publisher.publish(&mut books, &dates, &reports, (&owner, increment.keep.as_mut())).await?;
+        }
         _ => books.rows = publish::unpublished(&reports),
+    }
+    if let (Some(publisher), Some(keep), true) = (&mut publisher, &mut increment.keep, dates.is_empty()) {
+        publisher.keep(&mut books, &owner, keep).await?;
+        books.nothing_new = settings.dates == Dates::Changed;
+        control.log(Level::Info, "aggregate: no date has new events: nothing is published");
     }
     books.seconds = began.elapsed().as_secs_f64();
     let ends = [
@@ -163,6 +177,33 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     control.add_written(partial.counted);
     let tables = reports.into_iter().map(|report| (report.table.name, report.frame)).collect();
     Ok(AggregateResult { books, tables })
+}
+
+/// The rows of every report.
+///
+/// # Errors
+/// As [`rows::finish`].
+pub(crate) fn finished(partial: &Partial, plan: &Plan) -> Result<Vec<Report>> {
+    let one = |(report, definition): (usize, &reports::definition::Definition)| {
+        let (frame, changed) = rows::finish(partial, report, definition)?;
+        let days = partial.dates.iter().map(|(date, groups)| {
+            let null_keys = groups.reports[report].excluded.get("null_key").copied().unwrap_or(0);
+            (*date, Day { counted: groups.counted, null_keys })
+        });
+        Ok(Report { table: definition.target(), frame, days: days.collect(), changed })
+    };
+    plan.reports.iter().enumerate().map(one).collect()
+}
+
+/// What is kept for a job, where this run has a use for it.
+async fn keeper<'a>(publisher: &'a mut Option<Publisher>, owner: &Owner) -> Result<Store<'a>> {
+    let owner = owner.clone();
+    let none = |why: &str, owner| Store { place: Err(why.to_owned()), owner, kept: Kept::default() };
+    let Some(publisher) = publisher else { return Ok(none("nothing is kept without postgres_dsn", owner)) };
+    Ok(match publisher.kept(&owner).await? {
+        Ok(kept) => Store { place: Ok(publisher.server()), owner, kept },
+        Err(why) => none(&why, owner),
+    })
 }
 
 fn now() -> String {
@@ -224,8 +265,14 @@ fn keep_books(
             partial.scanned, partial.counted
         )));
     }
-    for date in partial.dates.values() {
+    for (day, date) in &partial.dates {
+        let told = books.by_date.entry(instant::text(*day)).or_default();
+        told.counted = date.counted;
         for (report, groups) in plan.reports.iter().zip(&date.reports) {
+            let excluded: u64 = groups.excluded.values().sum();
+            if excluded > 0 {
+                told.excluded.insert(report.table.clone(), excluded);
+            }
             let reasons = books.excluded_keys.entry(report.table.clone()).or_default();
             for (reason, count) in &groups.excluded {
                 *reasons.entry((*reason).to_owned()).or_default() += count;
@@ -244,7 +291,7 @@ fn keep_books(
         let why = moment.without;
         books.warnings.push(format!("{which} were read without a snapshot ({why}): the run is not repeatable"));
     }
-    for (input, unfit) in plan.inputs.iter().zip(&partial.unfit).filter(|(_, unfit)| **unfit > 0) {
+    for (input, unfit) in plan.inputs.iter().zip(partial.unfit(plan)).filter(|(_, unfit)| *unfit > 0) {
         let (label, of) = (&input.label, if matches!(input.form, Form::Interned(_)) { "visitors" } else { "values" });
         books.warnings.push(format!("{unfit} events with an unusable {label} count as views, not as {of}"));
     }

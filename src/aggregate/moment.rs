@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bson::{Bson, Document, Timestamp, doc};
 use mongodb::error::Error as DriverError;
-use mongodb::options::{FindOptions, ReadConcern, SessionOptions};
+use mongodb::options::{AggregateOptions, FindOptions, ReadConcern, SessionOptions};
 use mongodb::{Client, ClientSession, Collection, SessionCursor};
 
 use crate::error::{Error, Result};
@@ -193,6 +193,22 @@ impl Moment {
         options.read_concern = self.concern();
         let cursor = collection.find(filter).with_options(options).session(&mut session).await?;
         Ok(Documents { session, cursor })
+    }
+
+    /// What a pipeline gives of a collection as it was at the moment.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn pipeline(
+        &self,
+        collection: &Collection<Document>,
+        stages: Vec<Document>,
+    ) -> std::result::Result<Vec<Document>, DriverError> {
+        let mut session = self.session().await?;
+        let mut options = AggregateOptions::default();
+        options.read_concern = self.concern();
+        let cursor = collection.aggregate(stages).with_options(options).session(&mut session).await?;
+        Documents { session, cursor }.all().await
     }
 
     /// What an error of such a read means for the caller.

@@ -33,7 +33,11 @@ pub struct Groups {
 #[derive(Debug, Default, Clone)]
 pub struct DatePartial {
     pub counted: u64,
+    /// By input of the plan: events that count, whose value was of no use to a metric.
+    pub unfit: Vec<u64>,
     pub reports: Vec<Groups>,
+    /// By report, the rows that new events changed; `None`: it was not kept.
+    pub touched: Option<Vec<Vec<bool>>>,
 }
 
 /// What folding events gives.
@@ -45,10 +49,17 @@ pub struct Partial {
     pub scanned: u64,
     pub counted: u64,
     pub excluded: BTreeMap<&'static str, u64>,
-    /// By input of the plan: events that count, whose value was of no use to a metric.
-    pub unfit: Vec<u64>,
     /// Documents that no known source wrote.
     pub foreign: u64,
+    /// Documents of known sources by the date that their time is written with: what an index can count.
+    pub written: BTreeMap<i32, u64>,
+    /// Dates that events are written with which count on another one.
+    pub shifted: BTreeSet<i32>,
+    /// Dates of events that were left to another run, and of those that a kept Partial holds already.
+    pub left: BTreeSet<i32>,
+    pub known: BTreeSet<i32>,
+    /// By [`super::fold::Wanted::marks`]: documents beyond.
+    pub beyond: Vec<u64>,
     /// The latest date met that was not asked for and is not beyond [`super::fold::Wanted::limit`].
     pub later: Option<i32>,
     /// A few documents whose key or value could not be used: column, reason, document.
@@ -58,8 +69,16 @@ pub struct Partial {
 impl Partial {
     /// Of no event yet.
     #[must_use]
-    pub fn new(plan: &Plan) -> Self {
-        Self { unfit: vec![0; plan.inputs.len()], ..Self::default() }
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// By input of the plan: events that count, whose value was of no use to a metric.
+    #[must_use]
+    pub fn unfit(&self, plan: &Plan) -> Vec<u64> {
+        let mut all = vec![0; plan.inputs.len()];
+        self.dates.values().for_each(|date| add_each(&mut all, &date.unfit));
+        all
     }
 
     /// Counts an event that no report counts.
@@ -91,11 +110,17 @@ impl Partial {
         self.later = self.later.max(other.later);
         self.samples.extend(other.samples.into_iter().take(SAMPLES.saturating_sub(self.samples.len())));
         add(&mut self.excluded, other.excluded);
-        self.unfit.resize(self.unfit.len().max(other.unfit.len()), 0);
-        self.unfit.iter_mut().zip(other.unfit).for_each(|(ours, theirs)| *ours += theirs);
+        self.shifted.extend(other.shifted);
+        self.left.extend(other.left);
+        self.known.extend(other.known);
+        add_each(&mut self.beyond, &other.beyond);
+        for (date, documents) in other.written {
+            *self.written.entry(date).or_default() += documents;
+        }
         for (date, theirs) in other.dates {
             let ours = self.dates.entry(date).or_default();
             ours.counted += theirs.counted;
+            add_each(&mut ours.unfit, &theirs.unfit);
             if ours.reports.is_empty() {
                 ours.reports = theirs.reports.iter().map(Groups::empty).collect();
             }
@@ -128,7 +153,12 @@ impl DatePartial {
     /// Of no event yet.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        Self { counted: 0, reports: plan.reports.iter().map(Groups::new).collect() }
+        Self {
+            counted: 0,
+            unfit: vec![0; plan.inputs.len()],
+            reports: plan.reports.iter().map(Groups::new).collect(),
+            touched: None,
+        }
     }
 }
 
@@ -153,6 +183,20 @@ impl Groups {
             self.states.iter_mut().for_each(|state| state.reach(row as usize + 1));
         }
         row
+    }
+
+    /// Its `rows` in that order, but for what was seen of distinct values.
+    #[must_use]
+    pub fn picked(&self, rows: &[u32]) -> Self {
+        let mut picked = self.empty();
+        for row in rows {
+            let new = picked.row(self.keys.text(*row));
+            picked.events[new as usize] = self.events[*row as usize];
+        }
+        for (picked, state) in picked.states.iter_mut().zip(&self.states) {
+            picked.fill(state, rows);
+        }
+        picked
     }
 
     /// Counts one event; `taken` says by metric what is taken of it.
@@ -193,6 +237,12 @@ impl Groups {
     pub fn heap(&self) -> usize {
         self.keys.heap() + 8 * self.events.capacity() + self.states.iter().map(State::heap).sum::<usize>()
     }
+}
+
+/// Adds number by number.
+pub(super) fn add_each(ours: &mut Vec<u64>, theirs: &[u64]) {
+    ours.resize(ours.len().max(theirs.len()), 0);
+    ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
 }
 
 fn add(ours: &mut BTreeMap<&'static str, u64>, theirs: BTreeMap<&'static str, u64>) {

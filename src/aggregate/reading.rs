@@ -1,7 +1,7 @@
 //! One reading of the source: positions, dates and documents, all as they were at one [`Moment`]. A reading that breaks
 //! is begun again as a whole, at a moment of its own; what was read of a broken one counts for nothing (I1, I2).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +11,18 @@ use bson::{Document, doc};
 use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
 
+use super::covered::{self, Covered};
 use super::dates;
+use super::incremental::{self, Increment, Store};
 use super::moment::Moment;
 use super::partial::Partial;
 use super::remote;
 use super::reports::plan::Plan;
-use super::scan::{self, Covered, Question, Scope};
+use super::scan::{self, Question, Scope};
 use super::settings::{AggregateSettings, Dates};
 use super::spill::Spill;
 use crate::control::{Control, Level};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How often a reading is begun before its error is told: a new primary is elected meanwhile.
 const TRIES: u32 = 3;
@@ -30,13 +32,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Reading {
     pub moment: Moment,
     pub covered: Arc<Covered>,
-    /// The dates asked for; `None` for all that there are.
-    pub wanted: Option<BTreeSet<i32>>,
-    pub partial: Partial,
-    /// When the first document was asked for.
-    pub planned: Instant,
-    /// Bytes that were put aside.
-    pub spilled: u64,
+    pub dated: Dated,
+    /// What kept Partials had to do with it.
+    pub increment: Increment,
 }
 
 /// Reads what the settings ask for; `named` are the dates that they name.
@@ -48,6 +46,7 @@ pub async fn read(
     settings: &AggregateSettings,
     plan: &Arc<Plan>,
     named: Option<&BTreeSet<i32>>,
+    store: &Store<'_>,
     control: &Arc<Control>,
 ) -> Result<Reading> {
     let events: Collection<Document> = database.collection(&settings.collection);
@@ -63,7 +62,11 @@ pub async fn read(
                 None => Moment::now(&events).await?,
             };
             forgotten = Some(moment.clone());
-            once(database, &events, settings, plan, named, moment, control).await
+            let covered = Arc::new(covered::read(database, events.name(), &moment).await?);
+            let at = At { database, events: &events, settings, plan, moment, covered, control };
+            let (dated, increment) = incremental::read(&at, named, store).await?;
+            let At { moment, covered, .. } = at;
+            Ok::<_, Error>(Reading { moment, covered, dated, increment })
         };
         let error = match attempt.await {
             Ok(reading) => return Ok(reading),
@@ -85,12 +88,12 @@ pub async fn read(
 /// Whether positions alone determine what is read, so that it may take as long as it takes.
 async fn positions_suffice(database: &Database, events: &Collection<Document>) -> Result<bool> {
     let moment = Moment::passing(database.client()).await?;
-    let covered = scan::covered(database, events.name(), &moment).await?;
+    let covered = covered::read(database, events.name(), &moment).await?;
     Ok(!has_other_writers(events, &covered, &moment).await?)
 }
 
 /// Whether some document is of no known source.
-pub(super) async fn has_other_writers(
+pub(crate) async fn has_other_writers(
     events: &Collection<Document>,
     covered: &Covered,
     moment: &Moment,
@@ -123,52 +126,132 @@ pub(super) async fn has_other_writers(
     Ok(false)
 }
 
-async fn once(
-    database: &Database,
-    events: &Collection<Document>,
-    settings: &AggregateSettings,
-    plan: &Arc<Plan>,
-    named: Option<&BTreeSet<i32>>,
-    moment: Moment,
-    control: &Arc<Control>,
-) -> Result<Reading> {
-    let covered = Arc::new(scan::covered(database, events.name(), &moment).await?);
-    let back = i32::try_from(settings.lookback_days).unwrap_or(i32::MAX);
-    let until = |date: i32| (date.saturating_sub(back)..=date).collect::<BTreeSet<i32>>();
-    let mut wanted = match (&settings.dates, named) {
-        (Dates::All, _) => None,
-        (_, Some(dates)) => Some(dates.clone()),
-        (_, None) => Some(dates::latest(events, settings, &covered, &moment).await?.map_or_else(BTreeSet::new, until)),
-    };
-    let planned = Instant::now();
-    // After the moment was taken: an index knows of every list that it shows.
-    let lists = wanted.is_some() && scan::lists(database, events.name(), &settings.time_field).await?;
-    let fields = scan::fields(database, events.name(), plan).await?;
-    let question = Question { plan: Arc::clone(plan), fields, moment };
-    // One more than there are cores: while one folds, the server has work.
-    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
-    let cursors = if settings.cursors == 0 { (cores + 1).min(16) } else { settings.cursors.min(64) };
-    let (partial, spilled) = loop {
-        let spill = Arc::new(Spill::new(settings.memory_limit));
-        let dates = wanted.clone().map(Arc::new);
-        let scope = Scope { covered: Arc::clone(&covered), dates, limit: dates::limit(settings) };
-        let partial = if let Some(engine) = &settings.engine {
-            remote::run(engine, (database, events), settings, &question, &scope, control).await?
-        } else {
-            let ranges = match &wanted {
-                None => scan::all_ranges(events, &covered, &question.moment).await?,
-                Some(dates) => scan::date_ranges(&settings.time_field, dates, lists, None),
-            };
-            scan::run(events, &question, ranges, &scope, (cursors, &spill), control).await?
-        };
-        let newest = wanted.as_ref().and_then(|dates| dates.last().copied());
-        match partial.later {
-            // A text of the date that seemed the latest lies on the next one, by an offset to the west.
-            Some(later) if settings.dates == Dates::Latest && newest.is_some_and(|newest| later > newest) => {
-                wanted = Some(until(later));
+/// What one attempt reads, at its moment.
+pub struct At<'a> {
+    pub database: &'a Database,
+    pub events: &'a Collection<Document>,
+    pub settings: &'a AggregateSettings,
+    pub plan: &'a Arc<Plan>,
+    pub moment: Moment,
+    pub covered: Arc<Covered>,
+    pub control: &'a Arc<Control>,
+}
+
+/// What dates hold.
+pub struct Dated {
+    /// The dates asked for; `None` for all that there are.
+    pub wanted: Option<BTreeSet<i32>>,
+    pub partial: Partial,
+    /// When the first document was asked for.
+    pub planned: Instant,
+    /// Bytes that were put aside.
+    pub spilled: u64,
+}
+
+impl At<'_> {
+    /// The dates asked for; `None` for all that there are.
+    ///
+    /// # Errors
+    /// As [`dates::latest`].
+    pub async fn wanted(&self, named: Option<&BTreeSet<i32>>) -> Result<Option<BTreeSet<i32>>> {
+        Ok(match (&self.settings.dates, named) {
+            (Dates::All | Dates::Changed, _) => None,
+            (_, Some(dates)) => Some(dates.clone()),
+            (_, None) => {
+                let latest = dates::latest(self.events, self.settings, &self.covered, &self.moment).await?;
+                Some(latest.map_or_else(BTreeSet::new, |date| self.until(date)))
             }
-            _ => break (partial, spill.used()),
+        })
+    }
+
+    /// A latest date with those before it that are wanted too.
+    #[must_use]
+    pub fn until(&self, date: i32) -> BTreeSet<i32> {
+        let back = i32::try_from(self.settings.lookback_days).unwrap_or(i32::MAX);
+        (date.saturating_sub(back)..=date).collect()
+    }
+
+    /// What the dates would be, now that a date was met which no index shows.
+    #[must_use]
+    pub fn later(&self, wanted: Option<&BTreeSet<i32>>, partial: &Partial) -> Option<BTreeSet<i32>> {
+        // A text of the date that seemed the latest lies on the next one, by an offset to the west.
+        let newest = wanted?.last()?;
+        let later = partial.later.filter(|later| self.settings.dates == Dates::Latest && later > newest)?;
+        Some(self.until(later))
+    }
+
+    /// Reads whole dates, and a later one than seemed the latest where that is met.
+    ///
+    /// # Errors
+    /// As [`Self::dated`].
+    pub async fn dated_or_later(&self, mut wanted: Option<BTreeSet<i32>>) -> Result<Dated> {
+        let planned = Instant::now();
+        loop {
+            let dated = self.dated(wanted.clone()).await?;
+            match self.later(wanted.as_ref(), &dated.partial) {
+                None => return Ok(Dated { planned, ..dated }),
+                later => wanted = later,
+            }
         }
-    };
-    Ok(Reading { moment: question.moment, covered, wanted, partial, planned, spilled })
+    }
+
+    /// Reads whole dates, here or elsewhere.
+    ///
+    /// # Errors
+    /// As [`scan::run`] and [`remote::run`].
+    pub async fn dated(&self, wanted: Option<BTreeSet<i32>>) -> Result<Dated> {
+        let planned = Instant::now();
+        let field = &self.settings.time_field;
+        let scope = Scope { dates: wanted.clone().map(Arc::new), ..self.scope() };
+        if let Some(engine) = &self.settings.engine {
+            let (question, place) = (self.question().await?, (self.database, self.events));
+            let partial = remote::run(engine, place, self.settings, &question, &scope, self.control).await?;
+            return Ok(Dated { wanted, partial, planned, spilled: 0 });
+        }
+        let ranges = match &wanted {
+            None => scan::all_ranges(self.events, &self.covered, &self.moment).await?,
+            Some(dates) => {
+                // After the moment was taken: an index knows of every list that it shows.
+                let lists = scan::lists(self.database, self.events.name(), field).await?;
+                scan::date_ranges(field, dates, lists, None)
+            }
+        };
+        let (partial, spilled) = self.scan(ranges, &scope).await?;
+        Ok(Dated { wanted, partial, planned, spilled })
+    }
+
+    /// All dates, no kept one.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope {
+            covered: Arc::clone(&self.covered),
+            dates: None,
+            limit: dates::limit(self.settings),
+            kept: Arc::default(),
+            marks: Arc::default(),
+        }
+    }
+
+    async fn question(&self) -> Result<Question> {
+        let fields = scan::fields(self.database, self.events.name(), self.plan).await?;
+        Ok(Question { plan: Arc::clone(self.plan), fields, moment: self.moment.clone() })
+    }
+
+    /// Reads ranges; also returns the bytes that were put aside.
+    ///
+    /// # Errors
+    /// As [`scan::run`].
+    pub async fn scan(&self, ranges: VecDeque<Document>, scope: &Scope) -> Result<(Partial, u64)> {
+        if ranges.is_empty() {
+            return Ok((Partial::new(), 0));
+        }
+        let question = self.question().await?;
+        // One more than there are cores: while one folds, the server has work.
+        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+        let cursors = self.settings.cursors;
+        let cursors = if cursors == 0 { (cores + 1).min(16) } else { cursors.min(64) };
+        let spill = Arc::new(Spill::new(self.settings.memory_limit));
+        let partial = scan::run(self.events, &question, ranges, scope, (cursors, &spill), self.control).await?;
+        Ok((partial, spill.used()))
+    }
 }

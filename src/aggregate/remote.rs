@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::arrow;
 use super::balance::{self, Source};
+use super::covered::Covered;
 use super::interned::Interned;
 use super::moment::Moment;
 use super::partial::Partial;
 use super::reports::plan::Plan;
-use super::scan::{self, Covered, Question, Scope};
+use super::scan::{self, Question, Scope};
 use super::settings::AggregateSettings;
 use super::spill::{Cut, Spill};
 use super::states::State;
@@ -119,7 +120,7 @@ pub async fn run(
     let opened = Arc::clone(engine);
     let (width, asked, asked_merges) = blocking(move || opened.open()).await??;
     let balanced = balance::tasks(&source, width, asked).await?;
-    let mut whole = Partial::new(plan);
+    let mut whole = Partial::new();
     if balanced.tasks.is_empty() {
         return Ok(whole);
     }
@@ -195,7 +196,13 @@ pub fn fold(
         let time = order.time.map(|(time, increment)| Timestamp { time, increment });
         let moment = Moment::at(database.client(), time);
         let covered = Covered { sources: order.sources, replaced_by: order.replaced_by, ..Covered::default() };
-        let scope = Scope { covered: covered.into(), dates: order.dates.map(Arc::new), limit: order.limit };
+        let scope = Scope {
+            covered: covered.into(),
+            dates: order.dates.map(Arc::new),
+            limit: order.limit,
+            kept: Arc::default(),
+            marks: Arc::default(),
+        };
         let fields = order.fields.map(|fields| fields.into_iter().map(|field| (field, 1.into())).collect());
         let question = Question { plan: Arc::clone(&plan), fields, moment };
         let events = database.collection(&settings.collection);
@@ -209,7 +216,7 @@ pub fn fold(
     let cut = Cut::of(&partial, order.parts);
     let mut parts = Vec::new();
     for number in 0..order.parts {
-        let part = cut.part(number, &plan);
+        let part = cut.part(number);
         if !part.dates.is_empty() {
             parts.push((number, arrow::write(&part, &plan)?));
         }
@@ -231,7 +238,7 @@ impl Merger {
     #[must_use]
     pub fn new(settings: &AggregateSettings) -> Self {
         let plan = plan(settings);
-        Self { whole: Partial::new(&plan), plan }
+        Self { whole: Partial::new(), plan }
     }
 
     /// Adds a part.

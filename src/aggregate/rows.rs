@@ -1,6 +1,7 @@
 //! `finish`: Partial → rows, ordered by date and key (texts binary), as the frames that users and tables get.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use polars::prelude::{
     BooleanChunked, Column, DataFrame, DataType, IntoColumn, IntoSeries, NamedFrom, Series, TimeUnit,
@@ -16,16 +17,21 @@ use super::states::State;
 use crate::error::{Error, Result};
 use crate::postgres::columns::Kind;
 
-/// The rows of report `report`, which `definition` defines, ordered by date and key: its keys, its metrics, the date.
+/// Where the rows of a date begin, and which of them new events changed.
+pub type Changed = BTreeMap<i32, (usize, Vec<bool>)>;
+
+/// The rows of report `report`, which `definition` defines, ordered by date and key: its keys, its metrics, the date. And of
+/// dates that were kept, which rows have changed.
 ///
 /// # Errors
 /// `Bug` when the sum of events and exclusions is not what was counted (I1); `Data` for a sum beyond its column.
-pub fn finish(partial: &Partial, report: usize, definition: &Definition) -> Result<DataFrame> {
+pub fn finish(partial: &Partial, report: usize, definition: &Definition) -> Result<(DataFrame, Changed)> {
     let mut dates = Vec::new();
+    let mut changed = Changed::new();
     let mut ordered = Vec::new();
-    for (date, groups) in &partial.dates {
-        let counted = groups.counted;
-        let groups = &groups.reports[report];
+    for (date, day) in &partial.dates {
+        let counted = day.counted;
+        let groups = &day.reports[report];
         let placed: u64 = groups.events.iter().sum::<u64>() + groups.excluded.values().sum::<u64>();
         if placed != counted {
             return Err(Error::bug(format!(
@@ -35,6 +41,10 @@ pub fn finish(partial: &Partial, report: usize, definition: &Definition) -> Resu
             )));
         }
         let rows = order(groups, &definition.keys);
+        if let Some(touched) = &day.touched {
+            let of_row = |row: &u32| touched[report].get(*row as usize).copied().unwrap_or(false);
+            changed.insert(*date, (dates.len(), rows.iter().map(of_row).collect()));
+        }
         dates.extend(std::iter::repeat_n(*date, rows.len()));
         ordered.push((groups, rows));
     }
@@ -55,7 +65,7 @@ pub fn finish(partial: &Partial, report: usize, definition: &Definition) -> Resu
         columns.push(cells.column(&metric.name, metric.kind)?);
     }
     columns.push(Cells::Wholes(dates.iter().map(|date| Some(i64::from(*date))).collect()).column(DATE, Kind::Date)?);
-    DataFrame::new(dates.len(), columns).map_err(bug)
+    Ok((DataFrame::new(dates.len(), columns).map_err(bug)?, changed))
 }
 
 fn bug(error: polars::error::PolarsError) -> Error {

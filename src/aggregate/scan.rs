@@ -1,6 +1,6 @@
 //! The native engine: parallel raw-batch cursors over a work queue of many small ranges.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::oid::ObjectId;
@@ -11,7 +11,9 @@ use mongodb::{Collection, Database};
 use tokio::task::JoinSet;
 
 use super::balance::Cuts;
+use super::covered::Covered;
 use super::fold::{Folder, Wanted};
+use super::incremental::coverage::Coverage;
 use super::instant;
 use super::moment::Moment;
 use super::partial::Partial;
@@ -20,8 +22,7 @@ use super::spill::Spill;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::told;
-use crate::mongo::positions::POSITIONS;
-use crate::mongo::sources::{SOURCES, event_id};
+use crate::mongo::sources::event_id;
 
 /// Hours of a day's ranges: about equal work for cursors that take the next one when they are done.
 const HOURS: [&str; 12] = ["T02", "T04", "T06", "T08", "T10", "T12", "T14", "T16", "T18", "T20", "T22", "T23"];
@@ -36,18 +37,6 @@ const MOST_RANGES: i64 = 256;
 /// A date here marks what a tombstone deleted; no event leaves one.
 const DELETED: &str = "_millpond.deleted";
 
-/// How far each source is stored: a report is a function of this.
-#[derive(Debug, Default, Clone)]
-pub struct Covered {
-    /// tag → partition → next offset.
-    pub sources: HashMap<u32, HashMap<u16, i64>>,
-    /// `cluster/topic/partition` → next offset.
-    pub named: BTreeMap<String, i64>,
-    /// The sink's `key` or `field:…`, where later events replace documents: then no position says what a report covers, every
-    /// document counts, and the markers of tombstones are none.
-    pub replaced_by: Option<String>,
-}
-
 /// What a scan counts.
 #[derive(Debug, Clone)]
 pub struct Scope {
@@ -56,6 +45,10 @@ pub struct Scope {
     pub dates: Option<Arc<BTreeSet<i32>>>,
     /// Microseconds since 1970: what may count as the latest date.
     pub limit: i64,
+    /// What kept Partials hold, by date.
+    pub kept: Arc<BTreeMap<i32, Coverage>>,
+    /// Positions beyond which documents are counted.
+    pub marks: Arc<Vec<Coverage>>,
 }
 
 impl Wanted for Scope {
@@ -70,53 +63,14 @@ impl Wanted for Scope {
     fn covered(&self, id: &[u8; 12]) -> Option<bool> {
         self.covered.holds(id)
     }
-}
 
-impl Covered {
-    /// `Some(true)` below its source's position, `Some(false)` beyond it, `None` for an unknown source.
-    #[must_use]
-    pub fn holds(&self, id: &[u8; 12]) -> Option<bool> {
-        let partitions = self.sources.get(&u32::from_be_bytes([id[0], id[1], id[2], id[3]]))?;
-        let offset = i64::from_be_bytes([0, 0, id[6], id[7], id[8], id[9], id[10], id[11]]);
-        let next = partitions.get(&u16::from_be_bytes([id[4], id[5]])).copied().unwrap_or(0);
-        Some(offset < next)
+    fn kept(&self, date: i32, id: &[u8; 12]) -> bool {
+        self.kept.get(&date).is_some_and(|kept| kept.holds(id))
     }
-}
 
-/// Reads positions and sources of a collection.
-///
-/// # Errors
-/// As [`told`].
-pub async fn covered(database: &Database, collection: &str, moment: &Moment) -> Result<Covered> {
-    let read = |name: &'static str, filter: Document| async move {
-        let found =
-            async { moment.find(&database.collection(name), filter, FindOptions::default()).await?.all().await };
-        found.await.map_err(|error| moment.meant(format!("aggregate: read {}.{name}", database.name()), error))
-    };
-    let mut covered = Covered::default();
-    let sources = read(SOURCES, doc! {}).await?;
-    for tag in sources.iter().filter_map(|source| source.get_i64("_id").ok()) {
-        // Known, though a sink may have died before its first position: then nothing of it is covered yet.
-        covered.sources.entry(u32::try_from(tag).unwrap_or_default()).or_default();
+    fn marks(&self) -> &[Coverage] {
+        &self.marks
     }
-    for kept in read(POSITIONS, doc! {"_id.collection": collection}).await? {
-        let (Ok(id), Ok(next)) = (kept.get_document("_id"), kept.get_i64("next")) else { continue };
-        let (Ok(tag), Ok(partition)) = (id.get_i64("source"), id.get_i32("partition")) else { continue };
-        let (Ok(tag), Ok(partition)) = (u32::try_from(tag), u16::try_from(partition)) else { continue };
-        covered.sources.entry(tag).or_default().insert(partition, next);
-        let source = sources.iter().find(|source| source.get_i64("_id").is_ok_and(|id| id == i64::from(tag)));
-        let text = |name: &str| source.and_then(|source| source.get_str(name).ok()).unwrap_or("?");
-        covered.named.insert(format!("{}/{}/{partition}", text("cluster"), text("topic")), next);
-        if let Ok(id) = kept.get_str("id")
-            && id != "kafka"
-        {
-            covered.replaced_by = Some(id.to_owned());
-        }
-    }
-    if covered.replaced_by.is_some() {
-        covered.sources.clear();
-    }
-    Ok(covered)
 }
 
 /// The ranges of the dates asked for, through the time index: texts by bare date text, BSON dates apart, and of the days
@@ -351,7 +305,7 @@ pub async fn run(
         partials.push(ended.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error))??);
     }
     let plan = &question.plan;
-    let mut whole = Partial::new(plan);
+    let mut whole = Partial::new();
     // Once one cursor had to, all do: what is counted by parts must not be seen elsewhere too.
     let aside = spill.used() > 0;
     for mut partial in partials {

@@ -67,7 +67,7 @@ impl Spill {
         partial.settle();
         let cut = Cut::of(partial, PARTS);
         for part in 0..PARTS {
-            let bytes = arrow::write(&cut.part(part, plan), plan)?;
+            let bytes = arrow::write(&cut.part(part), plan)?;
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.file.is_none() {
                 kept.file = Some(unnamed().map_err(failed)?);
@@ -91,7 +91,7 @@ impl Spill {
     pub fn total(&self, whole: &mut Partial, plan: &Plan) -> Result<()> {
         let what = "aggregate: read a temporary file";
         for part in 0..PARTS {
-            let mut sum = Partial::new(plan);
+            let mut sum = Partial::new();
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(file) = &kept.file else { return Ok(()) };
             for (at, length) in &kept.pieces[part] {
@@ -154,8 +154,8 @@ impl<'a> Cut<'a> {
 
     /// The rows of one part, and no books.
     #[must_use]
-    pub fn part(&self, part: usize, plan: &Plan) -> Partial {
-        let mut made = Partial::new(plan);
+    pub fn part(&self, part: usize) -> Partial {
+        let mut made = Partial::new();
         for (date, groups) in &self.partial.dates {
             let mut of_date = DatePartial::default();
             for groups in &groups.reports {
@@ -170,16 +170,9 @@ impl<'a> Cut<'a> {
     }
 
     fn groups(&self, part: usize, groups: &Groups, hashes: &[u32], made: &mut Partial) -> Groups {
-        let mut cut = groups.empty();
         let mine = hashes.iter().zip(0_u32..).filter(|(hash, _)| part_of(**hash, self.parts) == part);
         let mine: Vec<u32> = mine.map(|(_, row)| row).collect();
-        for row in &mine {
-            let new = cut.row(groups.keys.text(*row));
-            cut.events[new as usize] = groups.events[*row as usize];
-        }
-        for (cut, state) in cut.states.iter_mut().zip(&groups.states) {
-            cut.fill(state, &mine);
-        }
+        let mut cut = groups.picked(&mine);
         for at in 0..groups.states.len() {
             let State::Distinct(distinct) = &groups.states[at] else { continue };
             for pair in distinct.seen.pairs() {

@@ -19,6 +19,12 @@ pub struct Visitors {
 const SMALL: usize = 1 << 16;
 
 impl Visitors {
+    /// Of pairs that ascend, each once.
+    #[must_use]
+    pub fn ascending(pairs: Vec<u64>) -> Self {
+        Self { distinct: pairs.len(), pairs }
+    }
+
     /// Adds one pair.
     pub fn add(&mut self, key: u32, device: u32) {
         self.pairs.push(u64::from(key) << 32 | u64::from(device));

@@ -2,16 +2,20 @@
 //! the argument and never its value (I6).
 
 mod aggregate;
+mod audit;
 mod history;
 pub mod look;
+mod partials;
 mod positions;
 mod replays;
 
 use std::collections::BTreeMap;
 
 pub use aggregate::aggregate;
+pub use audit::audit;
 pub use history::{explain_report, runs, top};
 use mongodb::options::Compressor;
+pub use partials::partials;
 pub use positions::{positions_reset, positions_show, stored_positions_reset, stored_positions_show};
 pub use replays::{replay, replay_stored};
 use serde_json::{Map, Value};

@@ -6,7 +6,7 @@
 //! | [`run`] | a verb on a thread of its own, the caller's thread watching for signals |
 //! | [`explain`] | one event under a transform, field by field; the place that an `_id` tells |
 //! | [`stored`] | what a sink has stored: dead letters sent again, positions shown and moved |
-//! | [`history`] | the ledger of publications, read back |
+//! | [`history`] | the ledger and kept Partials, read back; the audit |
 //! | [`look`] | jobs and dead letters, for people to look at |
 //! | [`engine`] | an engine out of a Python object, and what it calls where its tasks run |
 //! | [`errors`] | the one Rust → Python match |
@@ -54,5 +54,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(look::letters, module)?)?;
     module.add_function(wrap_pyfunction!(look::stored_collections, module)?)?;
     module.add_function(wrap_pyfunction!(look::stored_letters, module)?)?;
+    module.add_function(wrap_pyfunction!(history::partials_show, module)?)?;
+    module.add_function(wrap_pyfunction!(history::partials_prune, module)?)?;
+    module.add_function(wrap_pyfunction!(history::audit, module)?)?;
     module.add_function(wrap_pyfunction!(explain::explain, module)?)
 }

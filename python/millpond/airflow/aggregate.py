@@ -22,7 +22,8 @@ class AggregateOperator(VerbOperator):
     Args:
         database: Database to read.
         collection: Collection to read.
-        dates: `"latest"`, `"all"`, a date (`"{{ ds }}"`), a range, or a list of dates, also with commas.
+        dates: `"latest"`, `"all"`, `"changed"` (those with new events since the last such task), a date (`"{{ ds }}"`),
+            a range, or a list of dates, also with commas.
         mongo_conn_id: MongoDB connection.
         postgres_conn_id: PostgreSQL connection; None computes the books and writes nothing.
         time_field: Field that gives an event its date.
@@ -31,7 +32,8 @@ class AggregateOperator(VerbOperator):
         job: Name in the ledger.
         engine: `"native"`, or `"spark"`: on the executors of a cluster, with the same rows (docs/spark.md).
         spark_conn_id: With `engine="spark"`: the connection that holds the master.
-        mode: `"full"`.
+        mode: `"incremental"` (read what came since, where that is exact) or `"full"` (read whole dates).
+        keep_partials_days: Of how many days back Partials are kept for incremental runs.
         reports: The reports to make; default: the three of product views. As in `millpond.aggregate`, also as JSON;
             functions that they call are registered where the DAG file, or a module that it imports, is read.
         allow_scan: Read the whole collection when no index begins with `time_field`.
@@ -51,6 +53,7 @@ class AggregateOperator(VerbOperator):
         "job": arguments.text,
         "engine": arguments.text,
         "mode": arguments.text,
+        "keep_partials_days": arguments.integer,
         "reports": arguments.reports,
         "allow_scan": arguments.truth,
         "schema": arguments.text,
@@ -78,6 +81,7 @@ class AggregateOperator(VerbOperator):
         job: str | None = None,
         engine: str | None = None,
         mode: str | None = None,
+        keep_partials_days: int | str | None = None,
         reports: Any = None,
         allow_scan: bool | str | None = None,
         schema: str | None = None,
@@ -99,6 +103,7 @@ class AggregateOperator(VerbOperator):
         self.job = job
         self.engine = engine
         self.mode = mode
+        self.keep_partials_days = keep_partials_days
         self.reports = reports
         self.allow_scan = allow_scan
         self.schema = schema

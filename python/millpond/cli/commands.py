@@ -10,8 +10,10 @@ import click
 
 from millpond import errors
 from millpond.cli import settings as config
+from millpond.cli.audit import audit
 from millpond.cli.explain import explain
 from millpond.cli.ledger import runs
+from millpond.cli.partials import partials
 from millpond.cli.positions import positions
 
 _CODES: tuple[tuple[type[errors.Error], int], ...] = (
@@ -44,6 +46,8 @@ def main() -> None:
     """Move events from Kafka to Kafka to MongoDB to daily reports in PostgreSQL, each counted once."""
 
 
+main.add_command(audit)
+main.add_command(partials)
 main.add_command(positions)
 
 
@@ -73,8 +77,9 @@ _FLAGS = {
         "source",
     ),
     "aggregate": (
-        "database", "collection", "dates", "time_field", "job", "lookback_days", "max_future_skew", "allow_scan",
-        "mongo_uri", "postgres_dsn", "schema", "checks", "reports", "memory_limit", "engine", "spark",
+        "database", "collection", "dates", "mode", "time_field", "job", "keep_partials_days", "lookback_days",
+        "max_future_skew", "allow_scan", "mongo_uri", "postgres_dsn", "schema", "checks", "reports", "memory_limit",
+        "engine", "spark",
     ),
 }  # fmt: skip
 _HELP = {
@@ -88,7 +93,9 @@ _HELP = {
     "schema": "Where the reports are kept in PostgreSQL.",
     "engine": "native, or spark.",
     "spark": "With --engine spark: the URL of a master.",
-    "dates": "latest, all, a date, or first..last.",
+    "dates": "latest, all, changed, a date, or first..last.",
+    "mode": "incremental (default), or full.",
+    "keep_partials_days": "Of how many days back Partials are kept.",
     "transform": "product_views, or the path of a TOML file.",
     "on_gap": "fail, or earliest.",
     "wait_for_open_transactions": "Seconds.",
@@ -119,6 +126,8 @@ def show(verb: str, result: Any, *, as_json: bool) -> None:
         f"{name} {value:,}" for name, value in books.items() if isinstance(value, int) and not isinstance(value, bool)
     )
     click.echo(f"{verb}: {', '.join(words)}; {books['seconds']:.1f} s")
+    if books.get("nothing_new"):
+        click.echo(f"{verb}: no date has new events: nothing was published")
     for warning in books["warnings"]:
         click.echo(f"{verb}: warning: {warning}", err=True)
 

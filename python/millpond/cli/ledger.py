@@ -17,7 +17,12 @@ _SCHEMA = click.option("--schema", metavar="NAME", help="Default: the first one 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
-def _place(file: Path | None, postgres_dsn: str | None, schema: str | None) -> dict[str, Any]:
+def place(file: Path | None, postgres_dsn: str | None, schema: str | None) -> dict[str, Any]:
+    """Return where the ledger is: of flags, the environment, or the file.
+
+    Raises:
+        ConfigError: Nothing says it.
+    """
     found = settings.servers(file)
     dsn = postgres_dsn if postgres_dsn is not None else found["postgres_dsn"]
     if dsn is None:
@@ -44,8 +49,8 @@ def runs(config: Path | None, as_json: bool, postgres_dsn: str | None, schema: s
     import millpond
 
     try:
-        place = _place(config, postgres_dsn, schema)
-        found = millpond.runs(**place, **chosen)
+        where = place(config, postgres_dsn, schema)
+        found = millpond.runs(**where, **chosen)
     except errors.Error as error:
         _fail(error)
         return
@@ -55,13 +60,19 @@ def runs(config: Path | None, as_json: bool, postgres_dsn: str | None, schema: s
     from rich.console import Console
     from rich.table import Table
 
-    names = ("published", "job", "dates", "counted", "excluded", "rows", "engine", "seconds", "run")
+    names = ("published", "job", "dates", "counted", "excluded", "rows", "mode", "engine", "seconds", "run")
     table = Table(*names)
     for run in found:
         rows = ", ".join(f"{name} {count:,}" for name, count in run["rows"].items())
         excluded = ", ".join(f"{reason} {count:,}" for reason, count in run["excluded"].items())
         words = (_time(run["created_at"]), run["job"], _dates(run["dates"]), f"{run['counted']:,}", excluded, rows)
-        table.add_row(*words, f"{run['engine']} {run['version']}", f"{run['seconds']:.1f}", run["run_id"])
+        table.add_row(
+            *words,
+            run.get("mode") or "full",
+            f"{run['engine']} {run['version']}",
+            f"{run['seconds']:.1f}",
+            run["run_id"],
+        )
     # Not cut to a terminal's width where there is none.
     Console(width=None if sys.stdout.isatty() else 240).print(table)
 
@@ -80,8 +91,8 @@ def report(config: Path | None, as_json: bool, date: str, table: str | None, **p
 
     try:
         uri = places.pop("mongo_uri") or settings.servers(config)["mongo_uri"]
-        place = _place(config, **places)
-        told = millpond.explain_report(**place, date=date, table=table, mongo_uri=uri)
+        where = place(config, **places)
+        told = millpond.explain_report(**where, date=date, table=table, mongo_uri=uri)
     except errors.Error as error:
         _fail(error)
         return
@@ -102,6 +113,9 @@ def _said(date: str, one: dict[str, Any]) -> list[str]:
     lines.append(f"    made {_time(run['created_at'])} by job {run['job']}, run {run['run_id']}")
     lines.append(f"    from {run.get('source') or 'a collection that an older version did not name'},")
     lines.append(f"    read {_time(run['read_at'])}: {run['counted']:,} of {run['scanned']:,} events counted")
+    if run.get("mode") == "incremental":
+        lines.append(f"    incremental: {run['kept']:,} of them kept by earlier runs, the others read by this one")
+        lines += [f"    {day} was read as a whole: {why}" for day, why in (run["full_scans"] or {}).items()]
     for partition, position in run["positions"].items():
         lines.append(f"    {partition} up to offset {position:,}")
     if one["untouched"] is False:

@@ -17,12 +17,19 @@ SHARED = {
     "aggregate": {},
     "replay_dead_letters": {"target": "target"},
     "replay_stored_letters": {},
+    "audit": {"target": "target"},
+    "audit_report": {},
 }
 # A verb without a section of its own takes, of another's, what it knows.
-_BORROWED = {"replay_dead_letters": "bridge", "replay_stored_letters": "sink"}
+_BORROWED = {
+    "replay_dead_letters": "bridge",
+    "replay_stored_letters": "sink",
+    "audit": "aggregate",
+    "audit_report": "aggregate",
+}
 _SECTIONS = ("source", "target", "mongo", "postgres", "bridge", "sink", "aggregate")
 # A text also where it is spelled like JSON.
-_TEXTS = {"mongo_uri", "postgres_dsn", "dates", "topic", "job", "schema", "database", "collection"}
+_TEXTS = {"mongo_uri", "postgres_dsn", "dates", "topic", "job", "bridge_job", "schema", "database", "collection"}
 _OF_CALLERS = {"progress", "cancel", "spark"}
 
 
@@ -152,6 +159,23 @@ def collection(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     for name in ("mongo_uri", "database", "collection"):
         if not found[name]:
             raise ConfigError(f"{name} is missing", f"give --{name.replace('_', '-')}, or a file")
+    return found
+
+
+def audit(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an audit: the bridge's job and the sink's metadata are those of their sections.
+
+    Raises:
+        ConfigError: As `read`.
+    """
+    tables = _tables(file)
+    bridge = tables.get("bridge", {})
+    found = read("audit", file, flags)
+    named = bridge.get("job")
+    if named is None and {"source_topic", "target_topic"} <= bridge.keys():
+        named = f"{bridge['source_topic']}-to-{bridge['target_topic']}"
+    found.setdefault("bridge_job", named)
+    found.setdefault("metadata", tables.get("sink", {}).get("metadata"))
     return found
 
 

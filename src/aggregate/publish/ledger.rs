@@ -18,11 +18,12 @@ pub const CREATE: &str = "CREATE TABLE millpond_runs (
     read_at TIMESTAMPTZ NOT NULL, scanned BIGINT NOT NULL, counted BIGINT NOT NULL, excluded JSONB NOT NULL,
     rows JSONB NOT NULL, engine TEXT NOT NULL, version TEXT NOT NULL, definition TEXT NOT NULL,
     seconds DOUBLE PRECISION NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-    source TEXT, time_field TEXT, excluded_keys JSONB, superseded DATE[], repeatable BOOLEAN, definitions JSONB);
+    source TEXT, time_field TEXT, excluded_keys JSONB, superseded DATE[], repeatable BOOLEAN, definitions JSONB,
+    mode TEXT, kept BIGINT, full_scans JSONB, by_date JSONB);
     CREATE INDEX millpond_runs_read_at ON millpond_runs (read_at)";
 
 /// Columns and how the catalog spells their types; those with a third word came after the first version.
-const COLUMNS: [(&str, &str, &str); 20] = [
+const COLUMNS: [(&str, &str, &str); 24] = [
     ("run_id", "text", ""),
     ("job", "text", ""),
     ("dates", "date[]", ""),
@@ -43,6 +44,10 @@ const COLUMNS: [(&str, &str, &str); 20] = [
     ("superseded", "date[]", "DATE[]"),
     ("repeatable", "boolean", "BOOLEAN"),
     ("definitions", "jsonb", "JSONB"),
+    ("mode", "text", "TEXT"),
+    ("kept", "bigint", "BIGINT"),
+    ("full_scans", "jsonb", "JSONB"),
+    ("by_date", "jsonb", "JSONB"),
 ];
 
 /// A column of the ledger.
@@ -115,10 +120,11 @@ pub async fn write(
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let statement = format!(
         "INSERT INTO {} (run_id, job, dates, positions, read_at, scanned, counted, excluded, rows, engine, version,
-            definition, seconds, created_at, source, time_field, excluded_keys, superseded, repeatable, definitions)
+            definition, seconds, created_at, source, time_field, excluded_keys, superseded, repeatable, definitions,
+            mode, kept, full_scans, by_date)
          VALUES ($1, $2, $3::text[]::date[], $4::text::jsonb, $5::text::timestamptz, $6, $7, $8::text::jsonb,
             $9::text::jsonb, $10, $11, $12, $13, timestamptz 'epoch' + $14::bigint * interval '1 microsecond', $15, $16,
-            $17::text::jsonb, $18::text[]::date[], $19, $20::text::jsonb)",
+            $17::text::jsonb, $18::text[]::date[], $19, $20::text::jsonb, $21, $22, $23::text::jsonb, $24::text::jsonb)",
         place.of(NAME)
     );
     transaction
@@ -145,6 +151,10 @@ pub async fn write(
                 &books.superseded,
                 &books.repeatable,
                 &json(&books.definitions)?,
+                &books.mode,
+                &number(books.kept),
+                &json(&books.full_scans)?,
+                &json(&books.by_date)?,
             ],
         )
         .await

@@ -4,6 +4,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`report`] | reports as data: a table, its columns, its rows |
+//! | [`touched`] | rows that new events changed, replaced alone |
 //! | [`tables`] | what is made when absent, and refused when it does not fit |
 //! | [`checks`] | what must hold before the commit |
 //! | [`ledger`] | `millpond_runs` |
@@ -12,6 +13,7 @@ pub mod checks;
 pub mod ledger;
 pub mod report;
 pub mod tables;
+pub mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +23,9 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 use self::checks::Check;
 use self::report::{CREATED, DATE, Report, Table};
 use self::tables::Place;
+use self::touched::Stamps;
+use super::incremental::keep::Keep;
+use super::incremental::store::{self, Kept, Owner, Tables};
 use super::instant;
 use super::settings::AggregateBooks;
 use crate::error::{Error, Result};
@@ -35,11 +40,22 @@ fn failed(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Erro
     move |error| told(what, error)
 }
 
+/// When and in which transaction a publication writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Microseconds since 1970.
+    created: i64,
+    /// The number of the transaction, as rows tell it.
+    xid: i64,
+}
+
 /// A place to publish to, found fit before anything is read.
 pub struct Publisher {
     client: Client,
     place: Place,
     checks: Vec<Check>,
+    /// The tables for what is kept are to be made first.
+    keeps_nothing_yet: bool,
 }
 
 impl Publisher {
@@ -56,7 +72,47 @@ impl Publisher {
         }
         let mut client = postgres::connect(dsn).await?;
         let place = tables::ensure(&mut client, schema, tables).await?;
-        Ok(Self { client, place, checks: checks.to_vec() })
+        Ok(Self { client, place, checks: checks.to_vec(), keeps_nothing_yet: false })
+    }
+
+    /// What is kept between the runs of a job, or why nothing can be.
+    ///
+    /// # Errors
+    /// As [`told`].
+    pub async fn kept(&mut self, owner: &Owner) -> Result<Result<Kept, String>> {
+        match store::look(&self.client, &self.place).await? {
+            Tables::Unfit(why) => Ok(Err(why)),
+            Tables::There => store::read(&self.client, &self.place, owner).await.map(Ok),
+            Tables::Absent => {
+                self.keeps_nothing_yet = true;
+                Ok(Ok(Kept::default()))
+            }
+        }
+    }
+
+    /// Makes the tables for what is kept, once there is something.
+    async fn ensure_kept(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.keeps_nothing_yet) {
+            store::make(&mut self.client).await?;
+        }
+        Ok(())
+    }
+
+    /// The server, and where its tables are.
+    #[must_use]
+    pub const fn server(&self) -> (&Client, &Place) {
+        (&self.client, &self.place)
+    }
+
+    /// Keeps what a run leaves when it publishes nothing.
+    ///
+    /// # Errors
+    /// As [`told`].
+    pub async fn keep(&mut self, books: &mut AggregateBooks, owner: &Owner, keep: &mut Keep) -> Result<()> {
+        self.ensure_kept().await?;
+        let transaction = begin(&mut self.client, "postgres: keep").await?;
+        write(&transaction, &self.place, books, owner, keep).await?;
+        transaction.commit().await.map_err(unanswered)
     }
 
     /// Replaces the rows of `dates` in all tables and writes the ledger; a date that a later reading has published stays.
@@ -69,18 +125,21 @@ impl Publisher {
         books: &mut AggregateBooks,
         dates: &BTreeSet<i32>,
         reports: &[Report],
+        (owner, keep): (&Owner, Option<&mut Keep>),
     ) -> Result<()> {
         let what = "postgres: publish";
+        if keep.is_some() {
+            self.ensure_kept().await?;
+        }
         let place = &self.place;
         #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "a mutant commits in the middle"))]
         let mut transaction = begin(&mut self.client, what).await?;
         lock(&transaction, place, dates).await?;
         // After the locks: the time of the publication, not of the wait for it.
-        let created: i64 = transaction
-            .query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[])
-            .await
-            .map_err(failed(what))?
-            .get(0);
+        let query = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, txid_current() % 4294967296";
+        let row = transaction.query_one(query, &[]).await.map_err(failed(what))?;
+        let clock = Clock { created: row.get(0), xid: row.get(1) };
+        let created = clock.created;
         let newer = ledger::newer(&transaction, place, books, dates).await?;
         let of = |report: &Report| -> BTreeSet<i32> {
             newer
@@ -88,6 +147,9 @@ impl Publisher {
                 .map_or_else(|| dates.clone(), |newer| dates.difference(newer).copied().collect())
         };
         books.superseded = texts(newer.values().flatten());
+        let before = keep.as_ref().map(|keep| keep.published.clone()).unwrap_or_default();
+        // A date that is left to a later report holds nothing of this job's.
+        let mut after: Stamps = dates.iter().map(|date| (*date, BTreeMap::new())).collect();
         let mut published = BTreeSet::new();
         let mut failures = Vec::new();
         for report in reports {
@@ -95,8 +157,10 @@ impl Publisher {
             let table = place.of(&report.table.name);
             let mut checks = checks::Running::of(&self.checks, report, &table, &mine);
             checks.look_before(&transaction).await?;
+            let partly = touched::replace(&transaction, &table, report, &mine, (&before, &mut after), clock).await?;
+            let whole: BTreeSet<i32> = mine.difference(&partly).copied().collect();
             transaction
-                .execute(&format!("DELETE FROM {table} WHERE {DATE} = ANY($1::text[]::date[])"), &[&texts(&mine)])
+                .execute(&format!("DELETE FROM {table} WHERE {DATE} = ANY($1::text[]::date[])"), &[&texts(&whole)])
                 .await
                 .map_err(failed(format!("postgres: replace rows of {}", report.table.name)))?;
             #[cfg(feature = "sabotage")]
@@ -106,8 +170,10 @@ impl Publisher {
                 transaction.commit().await.map_err(failed(what))?;
                 transaction = begin(&mut self.client, what).await?;
             }
-            let copied = copy(&transaction, &table, report, &mine, created).await?;
-            books.rows.insert(report.table.name.clone(), copied);
+            let copied = copy_dates(&transaction, &table, report, &whole, created).await?;
+            touched::stamp_whole(report, &whole, clock, &mut after)?;
+            let stood = partly.iter().filter_map(|date| report.changed.get(date)).map(|(_, rows)| rows.len() as u64);
+            books.rows.insert(report.table.name.clone(), copied + stood.sum::<u64>());
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("aggregate.after_copy");
             books.checks += checks.judge(&transaction, &mut failures).await?;
@@ -119,6 +185,11 @@ impl Publisher {
                 .warnings
                 .push(format!("{table}: its definition has changed; dates that this run leaves are of the old one"));
         }
+        store::forget_others(&transaction, place, &books.definitions).await?;
+        if let Some(keep) = keep {
+            keep.published = after;
+            write(&transaction, place, books, owner, keep).await?;
+        }
         ledger::write(&transaction, place, books, &texts(&published), created).await?;
         #[cfg(feature = "sabotage")]
         crate::sabotage::step("aggregate.before_commit");
@@ -128,6 +199,27 @@ impl Publisher {
         books.published = true;
         Ok(())
     }
+}
+
+async fn write(
+    transaction: &Transaction<'_>,
+    place: &Place,
+    books: &mut AggregateBooks,
+    owner: &Owner,
+    keep: &mut Keep,
+) -> Result<()> {
+    if !books.superseded.is_empty() {
+        (keep.mark.reported, keep.mark.reported_documents) = keep.stay.clone();
+    }
+    let kept = keep.write(transaction, place, owner, (&books.definitions, &books.run_id)).await?;
+    books.watermark = kept && books.superseded.is_empty() && keep.moves;
+    books.partials = if kept { keep.rows.len() as u64 } else { 0 };
+    if !kept {
+        books
+            .warnings
+            .push("another run of this job published meanwhile: its partials are kept, not this run's".into());
+    }
+    Ok(())
 }
 
 /// What an error of a commit means: without the server's word it may have happened, or not.
@@ -146,25 +238,35 @@ fn texts<'a>(dates: impl IntoIterator<Item = &'a i32>) -> Vec<String> {
     dates.into_iter().collect::<BTreeSet<_>>().into_iter().map(|date| instant::text(*date)).collect()
 }
 
-async fn copy(
+/// Copies a report's rows of `dates`; returns how many the server took.
+pub(crate) async fn copy_dates(
     transaction: &Transaction<'_>,
     table: &str,
     report: &Report,
     dates: &BTreeSet<i32>,
     created: i64,
 ) -> Result<u64> {
-    let what = || format!("postgres: copy into {table}");
+    let placed = report.frame.column(DATE).and_then(|column| column.date()).map(|dates| dates.physical().clone());
+    let placed = placed.map_err(|error| Error::bug(format!("postgres: copy into {table}")).because(error))?;
+    let wanted = |row: usize| placed.get(row).is_some_and(|date| dates.contains(&date));
+    copy(transaction, table, report, wanted, created).await
+}
+
+async fn copy(
+    transaction: &Transaction<'_>,
+    table: &str,
+    report: &Report,
+    wanted: impl Fn(usize) -> bool,
+    created: i64,
+) -> Result<u64> {
     let columns = report.table.columns();
     let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).chain([CREATED.to_owned()]).collect();
     let kinds: Vec<Kind> = columns.iter().map(|column| column.kind).collect();
     let place = copy::Place { table, columns: &names.join(", ") };
     let source = copy::Source { frame: &report.frame, kinds: &kinds, created };
-    let placed = report.frame.column(DATE).and_then(|column| column.date()).map(|dates| dates.physical().clone());
-    let placed = placed.map_err(|error| Error::bug(what()).because(error))?;
-    let wanted = |row: usize| placed.get(row).is_some_and(|date| dates.contains(&date));
     let (sent, taken) = copy::rows(transaction, place, source, wanted).await?;
     if sent != taken {
-        return Err(Error::data(format!("{}: of {sent} rows the server kept {taken}", what()))
+        return Err(Error::data(format!("postgres: copy into {table}: of {sent} rows the server kept {taken}"))
             .hint("does the table have a trigger that drops rows?"));
     }
     Ok(taken)

@@ -44,6 +44,8 @@ pub struct Report {
     pub frame: DataFrame,
     /// By date, in days since 1970.
     pub days: BTreeMap<i32, Day>,
+    /// Dates of which only some rows have changed since they were published last: the first row, and which did.
+    pub changed: BTreeMap<i32, (usize, Vec<bool>)>,
 }
 
 /// What a report counted on one date.

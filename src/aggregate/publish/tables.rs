@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::postgres::columns::{Kind, quoted};
 
 /// Serialises the making of tables among all runs: "millpond" as a number.
-const DDL_LOCK: i64 = 0x6d69_6c6c_706f_6e64;
+pub const DDL_LOCK: i64 = 0x6d69_6c6c_706f_6e64;
 const WHAT: &str = "postgres: make the report tables";
 
 /// Where a publication goes.

@@ -10,7 +10,7 @@ use crate::aggregate::publish::checks::Check;
 use crate::aggregate::reports::calls::Functions;
 use crate::aggregate::reports::definition::Definition;
 use crate::aggregate::reports::expression::{Signature, Type};
-use crate::aggregate::settings::{Dates, MEMORY_LIMIT};
+use crate::aggregate::settings::{Dates, KEEP_DAYS, MEMORY_LIMIT, Mode};
 use crate::error::{Error, Result};
 
 impl Arguments {
@@ -49,11 +49,7 @@ pub fn aggregate(json: &str, functions: Option<Arc<dyn Functions>>) -> Result<Ag
         None => Dates::Latest,
         Some(Value::String(word)) if word == "latest" => Dates::Latest,
         Some(Value::String(word)) if word == "all" => Dates::All,
-        Some(Value::String(word)) if word == "changed" => {
-            return Err(
-                Error::config("dates: \"changed\" is not available yet").hint("use \"latest\", \"all\" or dates")
-            );
-        }
+        Some(Value::String(word)) if word == "changed" => Dates::Changed,
         Some(Value::String(text)) => match text.split_once("..") {
             Some((first, last)) => Dates::Range(first.trim().to_owned(), last.trim().to_owned()),
             None => Dates::List(vec![text]),
@@ -62,14 +58,23 @@ pub fn aggregate(json: &str, functions: Option<Arc<dyn Functions>>) -> Result<Ag
             let texts: Option<Vec<String>> = items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect();
             Dates::List(texts.ok_or_else(|| wrong("dates", "dates as YYYY-MM-DD"))?)
         }
-        Some(_) => return Err(wrong("dates", "\"latest\", \"all\", a date, a list of dates, or \"first..last\"")),
+        Some(_) => {
+            return Err(wrong(
+                "dates",
+                "\"latest\", \"all\", \"changed\", a date, a list of dates, or \"first..last\"",
+            ));
+        }
     };
     if arguments.text("engine")?.is_some_and(|name| name != "native" && name != "spark") {
         return Err(wrong("engine", "\"native\" or \"spark\""));
     }
-    if arguments.text("mode")?.is_some_and(|mode| mode != "full") {
-        return Err(Error::config("mode: only \"full\" is available yet").hint("leave it out"));
-    }
+    let mode = match arguments.text("mode")?.as_deref() {
+        None | Some("incremental") => Mode::Incremental,
+        Some("full") => Mode::Full,
+        Some(_) => return Err(wrong("mode", "\"incremental\" or \"full\"")),
+    };
+    let keep_days =
+        arguments.count("keep_partials_days")?.map_or(KEEP_DAYS, |days| u32::try_from(days).unwrap_or(u32::MAX));
     let lookback = arguments.count("lookback_days")?.unwrap_or(0);
     let settings = AggregateSettings {
         mongo_uri: arguments.needed("mongo_uri")?,
@@ -79,6 +84,8 @@ pub fn aggregate(json: &str, functions: Option<Arc<dyn Functions>>) -> Result<Ag
         database: arguments.needed("database")?,
         collection: arguments.needed("collection")?,
         dates,
+        mode,
+        keep_partials_days: keep_days,
         lookback_days: u32::try_from(lookback).map_err(|_| wrong("lookback_days", "fewer days"))?,
         time_field: arguments.text("time_field")?.unwrap_or_else(|| "timestamp".into()),
         reports: Definition::read_all(arguments.take("reports"), &known)?,

@@ -14,7 +14,7 @@ pub struct Asked {
     pub mongo_uri: Option<String>,
 }
 
-fn place(arguments: &mut Arguments) -> Result<Where> {
+pub(super) fn place(arguments: &mut Arguments) -> Result<Where> {
     // An empty one is one of libpq's forms: the environment says all.
     let postgres_dsn = arguments.text("postgres_dsn")?;
     let postgres_dsn = postgres_dsn.ok_or_else(|| wrong("postgres_dsn", "a connection string"))?;

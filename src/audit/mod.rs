@@ -1,0 +1,179 @@
+//! Events → documents → reports, compared end to end: from books and the counts of indexes, and by reading where these do
+//! not agree, or everywhere. It repairs nothing and writes nothing.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`stored`] | a topic's events beside documents and dead letters |
+//! | [`reports`] | documents beside the rows of reports |
+
+pub mod reports;
+pub mod stored;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bson::Document;
+use mongodb::Collection;
+use serde::Serialize;
+
+use crate::aggregate::moment::Moment;
+use crate::aggregate::reports::plan::Plan;
+use crate::aggregate::{AggregateSettings, covered, on_runtime};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::kafka::Properties;
+use crate::mongo::client;
+
+/// Findings that are told one by one.
+const TOLD: usize = 100;
+
+/// What is compared.
+#[derive(Clone)]
+pub struct AuditSettings {
+    /// Where documents and reports are, and how reports are made.
+    pub aggregate: AggregateSettings,
+    /// The cluster whose topics the sink reads; without it, documents are not compared with events.
+    pub target: Option<Properties>,
+    /// The bridge whose books are compared.
+    pub job: Option<String>,
+    /// The field under which the sink stores an event's place.
+    pub metadata: Option<String>,
+    /// Everything is read.
+    pub deep: bool,
+}
+
+/// What does not agree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `bridge`, `sink` or `report`.
+    pub stage: &'static str,
+    /// `lost`, `extra`, `edited`, `rows`, `count`.
+    pub kind: &'static str,
+    pub topic: Option<String>,
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
+    pub table: Option<String>,
+    pub date: Option<String>,
+    pub text: String,
+}
+
+/// All findings, the first ones by themselves.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub all: Vec<Finding>,
+    pub count: u64,
+}
+
+impl Findings {
+    /// Adds one.
+    pub fn add(&mut self, finding: Finding) {
+        self.count += 1;
+        if self.all.len() < TOLD {
+            self.all.push(finding);
+        }
+    }
+}
+
+/// What was compared, and what does not agree.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Audit {
+    /// Nothing was found.
+    pub balanced: bool,
+    pub deep: bool,
+    /// The bridge's totals, where its job was named.
+    pub bridge: Option<stored::Totals>,
+    pub partitions: Vec<stored::Partition>,
+    /// Documents that no sink wrote, and those beyond the positions: a sink that is on its way, or nobody's.
+    pub other_writers: bool,
+    pub ahead: u64,
+    pub reports: Vec<reports::Standing>,
+    /// How many; `findings` names up to a hundred of them.
+    pub found: u64,
+    pub findings: Vec<Finding>,
+    /// The first event that has neither document nor dead letter.
+    pub first_hole: Option<Finding>,
+    pub notes: Vec<String>,
+    pub seconds: f64,
+}
+
+/// Compares everything that the settings name.
+///
+/// # Errors
+/// By domain: see [`crate::error::Domain`]. What does not agree is no error.
+pub fn audit(settings: &AuditSettings, control: &Arc<Control>) -> Result<Audit> {
+    on_runtime(control, "audit", run(settings, control))
+}
+
+async fn run(settings: &AuditSettings, control: &Arc<Control>) -> Result<Audit> {
+    let began = Instant::now();
+    let with = &settings.aggregate;
+    let mut audit = Audit { deep: settings.deep, ..Audit::default() };
+    let mut findings = Findings::default();
+    let database = client::connect(&with.mongo_uri).await?.database(&with.database);
+    let events: Collection<Document> = database.collection(&with.collection);
+    let moment = Moment::now(&events).await?;
+    let covered = Arc::new(covered::read(&database, &with.collection, &moment).await?);
+    if let Some(id) = &covered.replaced_by {
+        return Err(Error::config(format!(
+            "audit: documents of {}.{} are replaced by later events (id={id:?}): no count says what should be there",
+            with.database, with.collection
+        ))
+        .hint("audit what a sink of id=\"kafka\" stores"));
+    }
+    let stored = stored::Stored { settings, database: &database, events: &events, moment: &moment, covered: &covered };
+    stored.compare(&mut audit, &mut findings, control).await?;
+    if let Some(dsn) = &with.postgres_dsn {
+        let plan = Arc::new(Plan::new(with.reports.clone(), &with.time_field, with.functions.clone()));
+        let reports = reports::Reports {
+            settings,
+            database: &database,
+            events: &events,
+            plan: &plan,
+            moment: &moment,
+            covered: &covered,
+        };
+        reports.compare(dsn, &mut audit, &mut findings, control).await?;
+    }
+    audit.first_hole =
+        findings.all.iter().filter(|finding| finding.kind == "lost").min_by_key(|f| (f.partition, f.offset)).cloned();
+    audit.found = findings.count;
+    audit.balanced = findings.count == 0;
+    audit.findings = findings.all;
+    audit.seconds = began.elapsed().as_secs_f64();
+    Ok(audit)
+}
+
+/// Compares the reports of one date with a full recomputation at the positions that the ledger names.
+///
+/// # Errors
+/// As [`audit`].
+pub fn audit_report(settings: &AuditSettings, date: i32, control: &Arc<Control>) -> Result<Audit> {
+    on_runtime(control, "audit", async {
+        let began = Instant::now();
+        let with = &settings.aggregate;
+        let Some(dsn) = &with.postgres_dsn else {
+            return Err(Error::config("audit: postgres_dsn is missing").hint("it says where the reports are"));
+        };
+        let mut audit = Audit { deep: true, ..Audit::default() };
+        let mut findings = Findings::default();
+        let database = client::connect(&with.mongo_uri).await?.database(&with.database);
+        let events: Collection<Document> = database.collection(&with.collection);
+        let moment = Moment::now(&events).await?;
+        let covered = Arc::new(covered::read(&database, &with.collection, &moment).await?);
+        let plan = Arc::new(Plan::new(with.reports.clone(), &with.time_field, with.functions.clone()));
+        let reports = reports::Reports {
+            settings,
+            database: &database,
+            events: &events,
+            plan: &plan,
+            moment: &moment,
+            covered: &covered,
+        };
+        reports.one(dsn, date, &mut audit, &mut findings, control).await?;
+        audit.found = findings.count;
+        audit.balanced = findings.count == 0;
+        audit.findings = findings.all;
+        audit.seconds = began.elapsed().as_secs_f64();
+        Ok(audit)
+    })
+}
