@@ -100,8 +100,8 @@ class AirflowHome:
                 except (ProcessLookupError, subprocess.TimeoutExpired):
                     continue
 
-    def call(self, *words: str) -> None:
-        """Run `airflow …` to its end.
+    def call(self, *words: str) -> str:
+        """Run `airflow …` to its end and return what it said.
 
         Raises:
             SystemExit: It failed; the end of what it said is shown.
@@ -109,6 +109,7 @@ class AirflowHome:
         done = subprocess.run([self.bin / "airflow", *words], env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"demo: `airflow {' '.join(words[:2])}` failed:\n{done.stderr[-3000:]}")
+        return done.stdout
 
     def _last_lines(self, dag_id: str, run_id: str) -> str:
         logs = sorted(

@@ -29,9 +29,11 @@ def serve(home: AirflowHome, port: int, tell: Callable[[str], None]) -> int:
         "AIRFLOW__WEBSERVER__SECRET_KEY": secrets.token_hex(16),
         "AIRFLOW__WEBSERVER__WARN_DEPLOYMENT_EXPOSURE": "False",
     }
-    # One account, made anew: an earlier demo's password is not kept anywhere.
-    home.call("users", "create", "-u", _USER, "-p", password, "-r", "Admin", "-f", "Demo", "-l", "Demo", "-e", "a@b.c")
-    home.call("users", "reset-password", "-u", _USER, "-p", password)
+    # One account, its password made anew: an earlier demo's is not kept anywhere.
+    account = ("-u", _USER, "-p", password)
+    said = home.call("users", "create", *account, "-r", "Admin", "-f", "Demo", "-l", "Demo", "-e", "a@b.c")
+    if "already exist" in said:
+        home.call("users", "reset-password", *account)
     with home.running("webserver") as server, home.running("scheduler", "--skip-serve-logs"):
         deadline = time.monotonic() + _PATIENCE_S
         while not _answers(port):
