@@ -43,9 +43,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use settings::{SinkResult, SinkSettings};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use self::batch::{Batch, Books, Place};
+use self::batch::{Books, Place};
 use self::concern::Confirmation;
 use self::gaps::Gaps;
 use self::identity::Form;
@@ -171,6 +172,14 @@ async fn run(settings: &SinkSettings, control: &Arc<Control>) -> Result<SinkResu
     Ok(answer)
 }
 
+/// What is left of a batch that was written.
+struct Landed {
+    /// Per partition, the position that may be kept once all before it landed too.
+    next: BTreeMap<i32, i64>,
+    holes: u64,
+    books: Books,
+}
+
 /// Where batches go, and how far they are stored.
 struct Storing<'a> {
     place: Place,
@@ -185,7 +194,9 @@ impl Storing<'_> {
     /// The loop: read a batch, send it, and raise the positions over what is acknowledged without a hole.
     async fn carry(&mut self, settings: &SinkSettings, control: &Arc<Control>, reader: &mut Reader) -> Result<Books> {
         let mut books = Books::default();
-        let mut flying: VecDeque<JoinHandle<Result<Batch>>> = VecDeque::new();
+        let mut flying: VecDeque<JoinHandle<Result<Landed>>> = VecDeque::new();
+        let in_flight = settings.in_flight.max(1);
+        let slots = Arc::new(Semaphore::new(in_flight));
         let mut raised = Instant::now();
         let mut unraised: BTreeMap<i32, i64> = BTreeMap::new();
         loop {
@@ -207,13 +218,19 @@ impl Storing<'_> {
                 }
                 #[cfg(feature = "sabotage")]
                 crate::sabotage::step("sink.before_write");
-                let (place, watch, read) = (self.place.clone(), Arc::clone(&self.watch), Instant::now());
+                let read = Instant::now();
+                // It was read while all others were on their way, and goes when any of them has landed, not the oldest.
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                let (place, watch) = (self.place.clone(), Arc::clone(&self.watch));
                 flying.push_back(tokio::spawn(async move {
+                    let _slot = slot;
                     watch.vouch(read).await?;
-                    place.write(batch).await
+                    let batch = place.write(batch).await?;
+                    Ok(Landed { next: batch.next, holes: batch.holes, books: batch.books })
                 }));
             }
-            let most = if ended { 0 } else { settings.in_flight.max(1) - 1 };
+            // Landed ones behind the oldest are waiting to be counted: few, and small.
+            let most = if ended { 0 } else { 4 * in_flight };
             let settled = settle(&mut flying, &mut books, &mut unraised, control, most).await;
             if settled.is_err() || ended || raised.elapsed() > RAISE {
                 #[cfg(feature = "sabotage")]
@@ -264,7 +281,7 @@ impl Storing<'_> {
 /// Waits for the oldest batches until at most `most` are on their way: oldest first, so that what is acknowledged is
 /// always a prefix.
 async fn settle(
-    flying: &mut VecDeque<JoinHandle<Result<Batch>>>,
+    flying: &mut VecDeque<JoinHandle<Result<Landed>>>,
     books: &mut Books,
     unraised: &mut BTreeMap<i32, i64>,
     control: &Control,
@@ -272,13 +289,13 @@ async fn settle(
 ) -> Result<()> {
     while flying.len() > most || flying.front().is_some_and(JoinHandle::is_finished) {
         let Some(oldest) = flying.pop_front() else { break };
-        let batch = oldest.await.map_err(|error| Error::bug("sink: a batch's task panicked").because(error))??;
-        control.add_read(batch.books.read);
-        control.drop_total(batch.holes);
-        control.add_written(batch.books.stored());
-        control.add_dead_lettered(batch.books.dead_lettered);
-        books.add(&batch.books);
-        for (partition, next) in batch.next {
+        let landed = oldest.await.map_err(|error| Error::bug("sink: a batch's task panicked").because(error))??;
+        control.add_read(landed.books.read);
+        control.drop_total(landed.holes);
+        control.add_written(landed.books.stored());
+        control.add_dead_lettered(landed.books.dead_lettered);
+        books.add(&landed.books);
+        for (partition, next) in landed.next {
             unraised.insert(partition, next);
         }
     }
