@@ -111,10 +111,11 @@ def test_a_package_that_cannot_be_loaded_names_the_host(servers, name, stands, s
 @pytest.mark.chaos
 def test_another_python_is_told(servers, name, stands, spark, tmp_path):
     """Spark itself refuses another minor version than the driver's; here the interpreter says that it is one."""
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 8, 0, 'final', 0)\n")
+    claim = "import collections, sys\nV = collections.namedtuple('V', 'major minor micro releaselevel serial')\n"
+    (tmp_path / "sitecustomize.py").write_text(f"{claim}sys.version_info = V(3, 12, 0, 'final', 0)\n")
     with spark.session(spark__executorEnv__PYTHONPATH=str(tmp_path)) as session:
         error = fails(session, servers, name, stands)
-    assert "3.8" in error["message"]
+    assert "3.12" in error["message"], error
     assert "127.0.0.1" in error["message"]
     assert "PYSPARK_PYTHON" in error["hint"]
 
