@@ -150,7 +150,7 @@ def test_a_report_is_compared_at_its_own_positions(servers, client, name, postgr
 
 def test_the_command_line(servers, client, name, postgres, tmp_path):
     stored = Collection(client, name)
-    stored.arrive(visits(random.Random(8), DATES[:3], 200))
+    stored.arrive([visit(DATES[i % 3], i) for i in range(200)])
     changed(servers, name, postgres)
     file = tmp_path / "millpond.toml"
     file.write_text(

@@ -45,14 +45,14 @@ def balanced(result: millpond.AggregateResult) -> None:
     assert result.scanned == result.counted + sum(result.excluded.values()) == result.read + result.kept
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.chaos) for seed in range(3, 23))])
 def test_random_interleavings_give_the_rows_of_a_recount(servers, client, name, postgres, seed):
     chance = random.Random(seed)
     stored = Collection(client, name, topics=2)
     definitions: list[Any] = [["product_views"], ["product_views", MINE]]
     reports, kinds = definitions[0], set()
     holes: list[Any] = []
-    for step in range(70):
+    for step in range(60):
         act = chance.choice(["arrive"] * 4 + ["late", "land", "cover", "hole", "resink", "delete", "move", "define"])
         place = {"partition": chance.randrange(3), "topic": chance.randrange(2)}
         where = (stored.tags[place["topic"]], place["partition"])
@@ -105,7 +105,7 @@ def test_random_interleavings_give_the_rows_of_a_recount(servers, client, name, 
             truth = changed(servers, name, None, dates=result.dates, reports=[MINE], mode="full")
             assert list(result.tables["mine"]) == list(truth.tables["mine"]), told
     whole = changed(servers, name, postgres, dates="all", reports=reports)
-    for _ in range(12):
+    for _ in range(6):
         stored.arrive(visits(chance, DATES[:9], 9), partition=chance.randrange(3))
         changed(servers, name, postgres, reports=reports)
         # A date that was emptied keeps its rows under "all".
@@ -192,7 +192,7 @@ def test_a_lost_or_damaged_partial_is_made_again_and_said(servers, client, name,
 def test_a_document_that_was_edited_behind_our_back_is_noticed(servers, client, name, postgres, what):
     stored = Collection(client, name)
     large = "large" in what
-    stored.arrive([visit(DATES[i % 2], i, device_id=f"d{i % 70}") for i in range(120_000 if large else 400)])
+    stored.arrive([visit(DATES[int(i > 100)], i, device_id=f"d{i % 70}") for i in range(50_200 if large else 400)])
     changed(servers, name, postgres)
     of_date = {"timestamp": {"$gte": DATES[1], "$lt": DATES[2]}}
     (tag,) = stored.tags

@@ -224,15 +224,20 @@ async fn held(
     let row = client.query_one(&query, &[&date, &made]).await.map_err(|error| told(what(), error))?;
     let (rows, of_run): (i64, i64) = (row.get(0), row.get(1));
     let mut untouched = made.map(|_| rows == of_run);
-    if untouched == Some(false) && text("mode") == Some("incremental") {
+    if let (Some("incremental"), Some(job), Some(definition)) = (text("mode"), text("job"), text("definition")) {
         // It left rows of earlier publications: what it found and left is kept with the date's Partial.
-        untouched = as_left(client, schema, table, date).await?;
+        untouched = as_left(client, schema, table, (date, job, definition)).await?;
     }
     Ok((u64::try_from(rows).unwrap_or(0), untouched))
 }
 
 /// Whether a table holds of a date what an incremental run left there; `None` when that is not known.
-async fn as_left(client: &Client, schema: &str, table: &str, date: &str) -> Result<Option<bool>> {
+async fn as_left(
+    client: &Client,
+    schema: &str,
+    table: &str,
+    (date, job, definition): (&str, &str, &str),
+) -> Result<Option<bool>> {
     let what = |error| told(format!("postgres: look at {table}"), error);
     let partials = format!("{}.{}", quoted(schema), store::PARTIALS);
     let query = "SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false)";
@@ -242,11 +247,12 @@ async fn as_left(client: &Client, schema: &str, table: &str, date: &str) -> Resu
     let query = format!(
         "SELECT bool_or(published -> $2 = (SELECT jsonb_build_object('rows', count(*), 'sum',
             coalesce(sum(xmin::text::bigint), 0)::bigint) FROM {}.{} WHERE {DATE} = $1::text::date))
-         FROM {partials} WHERE date = $1::text::date AND published -> $2 IS NOT NULL",
+         FROM {partials} WHERE date = $1::text::date AND published -> $2 IS NOT NULL AND job = $3 AND definition = $4",
         quoted(schema),
         quoted(table)
     );
-    Ok(client.query_one(&query, &[&date, &table]).await.map_err(what)?.get(0))
+    let found = client.query_one(&query, &[&date, &table, &job, &definition]).await;
+    Ok(found.map_err(what)?.get(0))
 }
 
 /// The events that each partition of a run's source has been stored since.
