@@ -135,7 +135,7 @@ async fn look(source: &Source<'_>, whole: u64, looks: usize) -> Result<Sample> {
         let Some(dates) = source.wanted else { continue };
         match document.get(field) {
             Some(Bson::String(text)) => {
-                sample.texts.extend(text.get(..19).filter(|text| on(dates, text)).map(Into::into))
+                sample.texts.extend(text.get(..19).filter(|text| on(dates, text)).map(Into::into));
             }
             Some(Bson::DateTime(time)) => {
                 let millis = time.timestamp_millis();

@@ -144,14 +144,14 @@ pub async fn run(
     });
     let tasks: Vec<Vec<u8>> = tasks.collect::<Result<_>>()?;
     let engine = Arc::clone(engine);
-    let merged = blocking(move || engine.run(&order, &tasks, merges)).await?.map_err(|failure| {
+    let answers = blocking(move || engine.run(&order, &tasks, merges)).await?.map_err(|failure| {
         if failure.forgotten {
             moment.forget();
         }
         failure.error
     })?;
     control.check("aggregate: merge")?;
-    for bytes in merged {
+    for bytes in answers {
         whole.merge(arrow::read(&bytes, plan)?);
     }
     control.add_read(whole.scanned);

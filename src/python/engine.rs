@@ -43,7 +43,7 @@ impl Engine for Elsewhere {
 
     fn open(&self) -> Result<(usize, Option<usize>, Option<usize>)> {
         Python::attach(|py| {
-            let answer = self.object.call_method0(py, "open").and_then(|answer| Ok(answer.extract(py)?));
+            let answer = self.object.call_method0(py, "open").and_then(|answer| answer.extract(py));
             answer.map_err(|raised| self.told(py, &raised).error)
         })
     }
@@ -52,7 +52,7 @@ impl Engine for Elsewhere {
         Python::attach(|py| {
             let tasks = tasks.iter().map(|task| PyBytes::new(py, task));
             let answer = PyList::new(py, tasks).and_then(|tasks| self.object.call1(py, (order, tasks, merges)));
-            let answer = answer.and_then(|answer| Ok(answer.extract::<Vec<Vec<u8>>>(py)?));
+            let answer = answer.and_then(|answer| answer.extract::<Vec<Vec<u8>>>(py));
             answer.map_err(|raised| self.told(py, &raised))
         })
     }
