@@ -43,7 +43,8 @@ impl Engine for Elsewhere {
 
     fn open(&self) -> Result<(usize, Option<usize>, Option<usize>)> {
         Python::attach(|py| {
-            let answer = self.object.call_method0(py, "open").and_then(|answer| answer.extract(py));
+            let answer = self.object.call_method0(py, "open");
+            let answer = answer.and_then(|answer| answer.extract::<(usize, Option<usize>, Option<usize>)>(py));
             answer.map_err(|raised| self.told(py, &raised).error)
         })
     }
