@@ -30,15 +30,6 @@ def registered() -> None:
     def broken(store: Any) -> Any:
         raise ValueError("of the test")
 
-    @millpond.function("dies")
-    def dies(store: Any) -> Any:
-        import os
-        import signal
-
-        if "MILLPOND_TEST_DIES" in os.environ:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return store
-
 
 def rows(tables: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Every row of every table as text."""

@@ -1,7 +1,5 @@
 """The same reports on a Spark cluster: every row as the native engine makes it, and executors that may be killed."""
 
-import json
-import os
 import random
 import time
 import urllib.request
@@ -11,7 +9,6 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from tests.airflow_environment import Airflow
 from tests.report_tables import COLUMNS, published, store
 from tests.spark_driver import registered, rows
 from tests.spark_sessions import Session, Spark, spark_servers
@@ -139,70 +136,6 @@ def test_a_cancelled_run_ends_its_spark_job(servers, name, session):
     began = time.monotonic()
     assert "error" not in session.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates="latest")
     assert time.monotonic() - began < 10
-
-
-@pytest.mark.chaos
-def test_speculative_twins_are_harmless(servers, name, spark):
-    collection(servers, name, 2_500)
-    words = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(SLOW)}
-    mine = native(servers.mongo_uri, None, **words)
-    eager = {"multiplier": "1.01", "quantile": "0.1", "interval": "50ms", "minTaskRuntime": "50ms"}
-    settings = {f"spark__speculation__{name}": value for name, value in eager.items()}
-    with spark.session(spark__speculation="true", **settings) as made:
-        for _ in range(3):
-            alike(made.aggregate(servers.mongo_uri, None, **words, conf={"spark.millpond.tasks": "8"}), mine)
-    log = next(file for file in spark.events.iterdir() if made.application in file.name).read_text()
-    assert '"Speculative":true' in log, "there were no twins"
-
-
-@pytest.mark.chaos
-def test_a_masters_url_starts_and_ends_a_session(servers, name, postgres, spark):
-    collection(servers, name, 300)
-    code = (
-        "import json, sys, millpond\n"
-        "result = millpond.aggregate(*json.loads(sys.argv[1]), database='tests', collection=sys.argv[2], dates='all',"
-        " engine='spark', spark=sys.argv[3])\n"
-        "from pyspark.sql import SparkSession\n"
-        "print(SparkSession.getActiveSession(), json.dumps(result.to_dict()))\n"
-    )
-    told = spark.run(
-        [str(spark.cluster.python), "-c", code, json.dumps([servers.mongo_uri, postgres]), name, spark.cluster.master]
-    )
-    ended, books = told.splitlines()[-1].split(" ", 1)
-    assert ended == "None"
-    mine = millpond.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates="all")
-    assert json.loads(books)["counted"] == mine.counted
-    assert spark.cluster.state()["activeapps"] == []
-
-
-TASK = """
-import json, sys
-from millpond.airflow import AggregateOperator
-task = AggregateOperator(
-    task_id="aggregate", database="tests", collection=sys.argv[1], dates="all", engine="spark", postgres_conn_id=None
-)
-print("ANSWER" + json.dumps(task.execute({})))
-"""
-
-
-@pytest.mark.chaos
-def test_an_airflow_task_on_spark(servers, name, spark, tmp_path):
-    """Airflow's own environment, with Spark's packages behind its own."""
-    collection(servers, name, 300)
-    packages = spark.cluster.home.parent
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.path.append({str(packages)!r})\n")
-    host, _, port = spark.cluster.master.removeprefix("spark://").partition(":")
-    airflow = Airflow(tmp_path / "airflow")
-    airflow.connect("spark_default", f"spark://{host}:{port}")
-    mongo = {"conn_type": "mongo", "host": "127.0.0.1", "port": servers.status["mongo"]["nodes"][0]["port"]}
-    airflow.connect("mongo_default", mongo | {"extra": {"replicaSet": "rs0"}})
-    paths = [str(tmp_path), str(spark.package)]
-    airflow.env |= {"PYTHONPATH": os.pathsep.join(paths), "PYSPARK_PYTHON": str(spark.cluster.python)}
-    books = json.loads(airflow.python("-c", TASK, name).partition("ANSWER")[2])
-    assert (books["engine"], books["published"]) == ("spark", False)
-    assert books["spark"]["application"].startswith("app-")
-    mine = native(servers.mongo_uri, None, database="tests", collection=name, dates="all")
-    assert books["counted"] == mine["books"]["counted"]
 
 
 def kill(spark: Spark, victim: str) -> psutil.Process:

@@ -1,7 +1,5 @@
 """What a Spark cluster may lack or lose: an error that names the host and what to do, and the old report stays."""
 
-import json
-import os
 import shutil
 import socket
 import threading
@@ -17,7 +15,6 @@ from tests.report_tables import published, store, views
 from tests.spark_sessions import Session, Spark, spark_servers
 
 import millpond
-from millpond import reports as r
 
 DAY = "2025-10-31"
 
@@ -109,18 +106,6 @@ def test_a_package_that_cannot_be_loaded_names_the_host(servers, name, stands, s
 
 
 @pytest.mark.chaos
-def test_another_python_is_told(servers, name, stands, spark, tmp_path):
-    """Spark itself refuses another minor version than the driver's; here the interpreter says that it is one."""
-    claim = "import collections, sys\nV = collections.namedtuple('V', 'major minor micro releaselevel serial')\n"
-    (tmp_path / "sitecustomize.py").write_text(f"{claim}sys.version_info = V(3, 12, 0, 'final', 0)\n")
-    with spark.session(spark__executorEnv__PYTHONPATH=str(tmp_path)) as session:
-        error = fails(session, servers, name, stands)
-    assert "3.12" in error["message"], error
-    assert "127.0.0.1" in error["message"]
-    assert "PYSPARK_PYTHON" in error["hint"]
-
-
-@pytest.mark.chaos
 def test_an_executor_without_pyarrow_is_named(servers, name, stands, spark, tmp_path):
     hide = "import importlib.util as u\nfind = u.find_spec\n"
     hide += "u.find_spec = lambda name, *rest: None if name == 'pyarrow' else find(name, *rest)\n"
@@ -165,28 +150,3 @@ def test_a_mongodb_that_executors_cannot_reach(servers, name, stands, spark):
         error = fails(session, servers, name, stands, mongo_uri=proxy.uri)
     assert error["kind"] == "ExternalError"
     assert f"executor on {socket.gethostname()}" in error["message"]
-
-
-@pytest.mark.chaos
-def test_an_executor_out_of_memory_is_told(servers, name, stands, spark):
-    """A function that takes all of it: the kernel, or here the test's own limit, kills the Python process each time."""
-    with spark.session(spark__executorEnv__MILLPOND_TEST_DIES="1") as session:
-        reports = r.definitions(r.Report("t", {"k": r.call("dies", "store_id")}, {"n": r.count()}))
-        error = fails(session, servers, name, stands, reports=reports)
-    assert error["kind"] == "ExternalError"
-    assert "127.0.0.1" in error["message"]
-    assert "spark.millpond.tasks" in error["hint"]
-
-
-@pytest.mark.chaos
-def test_no_master_answers(servers, name, spark):
-    code = (
-        "import json, sys, millpond\n"
-        "try: millpond.aggregate(*json.loads(sys.argv[1]), database='tests', collection=sys.argv[2], engine='spark',"
-        " spark='spark://127.0.0.1:1', dates='all')\n"
-        "except millpond.ExternalError as error: print(error)\n"
-    )
-    store(servers, name, views(DAY, 5))
-    command = [str(spark.cluster.python), "-c", code, json.dumps([servers.mongo_uri, None]), name]
-    done = spark.run(command)
-    assert "no session with spark://127.0.0.1:1" in done, os.linesep.join(done.splitlines()[-20:])
