@@ -101,13 +101,11 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     settings.check()?;
     let plan = Arc::new(Plan::new(settings.reports.clone(), &settings.time_field, settings.functions.clone()));
     let tables: Vec<Table> = plan.reports.iter().map(reports::definition::Definition::target).collect();
-    let open = async {
-        let Some(dsn) = &settings.postgres_dsn else { return Ok(None) };
-        Publisher::open(dsn, settings.schema.as_deref(), &tables, &settings.checks).await.map(Some)
+    let mut publisher = match &settings.postgres_dsn {
+        None => None,
+        Some(dsn) => Some(Publisher::open(dsn, settings.schema.as_deref(), &tables, &settings.checks).await?),
     };
-    // Each takes some milliseconds of waiting.
-    let (mut publisher, client) = tokio::try_join!(open, client::connect(&settings.mongo_uri))?;
-    let database = client.database(&settings.database);
+    let database = client::connect(&settings.mongo_uri).await?.database(&settings.database);
     let events: Collection<Document> = database.collection(&settings.collection);
     require_index(&events, settings).await?;
     let mut books = AggregateBooks {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
 use bson::{Document, doc};
-use futures_util::future::try_join_all;
 use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
 
@@ -113,14 +112,17 @@ pub(crate) async fn has_other_writers(
         low = doc! {"$gt": bound(tag, 0xff)};
     }
     ranges.push(doc! {"_id": low});
-    let look = |range: Document| async {
+    for range in ranges {
         let options =
             FindOptions::builder().projection(doc! {"_id": 1}).limit(1).hint(Hint::Keys(doc! {"_id": 1})).build();
         let found = async { moment.find(events, range, options).await?.next().await }.await;
-        found.map_err(|error| moment.meant(format!("aggregate: look at _id of {}", events.name()), error))
-    };
-    let found = try_join_all(ranges.into_iter().map(look)).await?;
-    Ok(found.iter().any(Option::is_some))
+        let found =
+            found.map_err(|error| moment.meant(format!("aggregate: look at _id of {}", events.name()), error))?;
+        if found.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What one attempt reads, at its moment.
