@@ -1,17 +1,14 @@
 """`dates="changed"`: exactly the dates that received events since, found by positions and `_id`, and a watermark that
 moves with the publication or not at all."""
 
-import datetime as dt
 import random
 from typing import Any
 
 import psycopg
-import pymongo
 import pytest
-from tests.fault_servers import met
 from tests.hand_sunk import Collection, event_id, visit, visits
 from tests.oracle_reports import covered_by, tell
-from tests.report_tables import COLUMNS, published, until
+from tests.report_tables import published
 
 import millpond
 
@@ -182,39 +179,3 @@ def test_it_asks_no_document_of_the_old_ones(servers, client, name, postgres):
     before = examined()
     assert changed(servers, name, postgres).read == 2
     assert examined() - before < 200
-
-
-@pytest.mark.parametrize("step", ["after_delete", "before_commit", "after_commit"])
-def test_a_killed_run_moves_the_watermark_with_its_reports_or_not_at_all(servers, client, name, postgres, step):
-    stored = Collection(client, name)
-    stored.arrive([visit(date) for date in DATES[:3]])
-    changed(servers, name, postgres)
-    stored.arrive([visit(DATES[1], 8)])
-    words = {"mongo_uri": servers.mongo_uri, "postgres_dsn": postgres, "database": "tests", "collection": name}
-    with pytest.raises(AssertionError), met(step, words | {"dates": "changed"}) as run:
-        run.process.kill()
-    until(lambda: run.process.poll() is not None)
-    result = changed(servers, name, postgres)
-    assert result.dates == ([] if step == "after_commit" else [DATES[1]])
-    right(stored, postgres)
-
-
-def test_two_runs_at_once_leave_one_watermark(servers, client, name, postgres):
-    stored = Collection(client, name)
-    stored.arrive([visit(date) for date in DATES[:3]])
-    changed(servers, name, postgres)
-    stored.arrive([visit(DATES[1], 8)])
-    words = {"mongo_uri": servers.mongo_uri, "postgres_dsn": postgres, "database": "tests", "collection": name}
-    with met("while_reading", words | {"dates": "changed"}) as run:
-        stored.arrive([visit(DATES[2], 8)])
-        assert changed(servers, name, postgres).dates == [DATES[1], DATES[2]]
-    assert run.answer["superseded"] == [DATES[1]]
-    assert run.answer["watermark"] is False
-    assert changed(servers, name, postgres).nothing_new
-    right(stored, postgres)
-    with psycopg.connect(postgres) as connection:
-        count = connection.execute("SELECT count(*) FROM millpond_watermarks").fetchone()
-    assert count == (1,)
-    assert set(COLUMNS) <= set(millpond.runs(postgres, limit=1)[0]["rows"])
-    assert isinstance(dt.date.fromisoformat(DATES[0]), dt.date)
-    assert isinstance(client, pymongo.MongoClient)
