@@ -164,6 +164,7 @@ def test_the_ledger_says_what_was_published(servers, name, postgres):
         ledger = [dict(zip(names, row, strict=True)) for row in cursor]
     wanted = {"run_id", "job", "dates", "positions", "read_at", "scanned", "counted", "excluded", "rows", "engine"}
     wanted |= {"source", "time_field", "excluded_keys", "superseded", "repeatable", "definitions"}
+    wanted |= {"mode", "kept", "full_scans", "by_date"}
     assert wanted | {"version", "definition", "seconds", "created_at"} == set(names)
     for result, row, job, excluded in zip(
         results, ledger, (f"tests.{name}", "nightly"), ({"missing_time": 1}, {}), strict=True
@@ -179,6 +180,9 @@ def test_the_ledger_says_what_was_published(servers, name, postgres):
         assert (row["source"], row["time_field"]) == (f"tests.{name}", "timestamp")
         assert row["excluded_keys"] == result.excluded_keys
         assert (row["superseded"], row["repeatable"]) == ([], True)
+        # Another job keeps its own Partials: both read the whole date.
+        assert (row["mode"], row["kept"], row["full_scans"]) == ("full", 0, {})
+        assert row["by_date"]["2025-10-31"]["counted"] == 2
         assert row["version"] == millpond.__version__
         assert row["definition"] == ledger[0]["definition"] != ""
         # The server's time of the last write that was read.

@@ -131,11 +131,12 @@ def test_a_cancelled_run_ends_its_spark_job(servers, name, session):
     session.send(servers.mongo_uri, None, **words, conf={"spark.millpond.tasks": "40"}, cancel_after=2)
     told = session.answer()
     assert told["error"]["kind"] == "Cancelled"
-    assert told["seconds"] < 2 + 2
+    # Far from the time that its tasks would take, however slow the machine is.
+    assert told["seconds"] < 2 + 10
     # What was left of its forty tasks does not stand in the way.
     began = time.monotonic()
     assert "error" not in session.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates="latest")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
 
 
 def kill(spark: Spark, victim: str) -> psutil.Process:
