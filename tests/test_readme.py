@@ -172,7 +172,8 @@ def commands() -> list[tuple[list[str], list[str]]]:
 
 def test_every_command_exists():
     named = commands()
-    verbs = {"bridge", "sink", "aggregate", "run", "replay", "top", "doctor", "positions", "explain", "runs", "local"}
+    verbs = {"bridge", "sink", "aggregate", "run", "replay", "top", "doctor", "positions", "explain", "runs"}
+    verbs |= {"audit", "local"}
     assert {path[0] for path, _ in named} == verbs
     assert ["local", "up"] in [path for path, _ in named]
     for path, flags in named:
