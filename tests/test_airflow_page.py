@@ -203,8 +203,7 @@ def test_servers_that_hang_are_left_out_in_time(tmp_path, major):
         airflow.env["AIRFLOW__MILLPOND__PAGE_SECONDS"] = "2"
         airflow.env["AIRFLOW__MILLPOND__DATABASES"] = "d"
         told = json.loads(airflow.python("-c", LOOK).partition("ANSWER")[2])
-    # The overview, and one list of letters.
-    # A connection that is waited for takes a minute.
+    # The overview, and one list of letters; a connection that is waited for takes a minute.
     assert told["took"] < 30
     assert "no answer in time" in told["html"]
     assert "hunter2" not in told["html"] + told["letters"]
@@ -220,7 +219,7 @@ def test_a_server_that_is_down_takes_nothing_from_the_others(servers, name, post
         airflow.connect("kafka_default", {"conn_type": "kafka", "extra": servers.kafka})
         airflow.connect("mongo_default", f"mongodb://127.0.0.1:{port}/d")
         airflow.connect("postgres_default", postgres)
-        airflow.env |= {"AIRFLOW__MILLPOND__PAGE_SECONDS": "6", "AIRFLOW__MILLPOND__JOBS": f"{name}*"}
+        airflow.env |= {"AIRFLOW__MILLPOND__PAGE_SECONDS": "15", "AIRFLOW__MILLPOND__JOBS": f"{name}*"}
         fill(servers, name, postgres)
         html = json.loads(airflow.python("-c", LOOK.replace("<b>", "product_views_daily").replace("x' OR 1=1", "")
                           ).partition("ANSWER")[2])["html"]  # fmt: skip
@@ -229,4 +228,5 @@ def test_a_server_that_is_down_takes_nothing_from_the_others(servers, name, post
     assert re.search(r"403</td>.*400</td>.*3</td>", html, re.DOTALL)
     assert "p11" in html
     assert f"{name}_to.dead_letters" in html
-    assert '<div class="box bad">no answer in time</div>' in html
+    # MongoDB's: out of time here, or told by its driver before.
+    assert '<div class="box bad">' in html
