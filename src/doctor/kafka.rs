@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
 
 use crate::control::Control;
@@ -85,7 +86,16 @@ fn transaction(cluster: &Cluster) -> Result<()> {
     let what = "target: begin a transaction as millpond-doctor";
     let config = settings::producer(&cluster.properties, "millpond-doctor", 10_000, 1_024);
     let producer: BaseProducer<Context> = client::open(config, &cluster.properties, cluster.role)?;
-    let begun = producer.init_transactions(ASK).and_then(|()| producer.begin_transaction());
+    let deadline = Instant::now() + ASK;
+    let begun = loop {
+        match producer.init_transactions(ASK) {
+            // A coordinator that has just come to be says so for a moment.
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            other => break other.and_then(|()| producer.begin_transaction()),
+        }
+    };
     begun.and_then(|()| producer.abort_transaction(ASK)).map_err(|error| match error.rdkafka_error_code() {
         Some(
             rdkafka::error::RDKafkaErrorCode::TransactionalIdAuthorizationFailed
