@@ -136,6 +136,16 @@ class Place:
         }
         self.arrive(count, {"$max": [0, {"$subtract": [newest, back]}]})
 
+    def follow(self, times: int, newest: int) -> list[float]:
+        """Seconds of so many incremental runs, each after new events."""
+        seconds = []
+        for _ in range(times):
+            self.late(self.options.new, newest)
+            result, mine = self.run(dates="changed")
+            assert result.mode == "incremental", result.why_full
+            seconds.append(mine)
+        return seconds
+
     def run(self, **words: Any) -> tuple[millpond.AggregateResult, float]:
         """A run, and its seconds."""
         began = time.perf_counter()
@@ -182,12 +192,7 @@ def sizes(place: Place, options: argparse.Namespace) -> None:
         place.arrive(documents - filled, {"$floor": {"$divide": ["$n", options.per_date]}})
         filled, newest = place.next, (documents - 1) // options.per_date
         place.run(dates="changed")
-        seconds = []
-        for _ in range(options.rounds):
-            place.late(options.new, newest)
-            result, mine = place.run(dates="changed")
-            assert result.mode == "incremental", result.why_full
-            seconds.append(mine)
+        seconds = place.follow(options.rounds, newest)
         print(f"{documents:,} documents, {options.new:,} new: median {statistics.median(seconds):.3f} s of {seconds}")
         filled = place.next
 
@@ -196,12 +201,7 @@ def minutes(place: Place, options: argparse.Namespace) -> None:
     """An hour of runs, one each minute, of what came meanwhile."""
     newest = place.fill(options.documents)
     place.run(dates="changed")
-    seconds = []
-    for _ in range(options.minutes):
-        place.late(options.new, newest)
-        result, mine = place.run(dates="changed")
-        assert result.mode == "incremental", result.why_full
-        seconds.append(mine)
+    seconds = place.follow(options.minutes, newest)
     ordered = sorted(seconds)
     print(
         f"{options.minutes} runs of {options.new:,} new events each: median {statistics.median(seconds):.3f} s, "

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bson::Document;
-use mongodb::Collection;
+use mongodb::{Collection, Database};
 use serde::Serialize;
 
+use crate::aggregate::covered::Covered;
 use crate::aggregate::moment::Moment;
 use crate::aggregate::reports::plan::Plan;
 use crate::aggregate::{AggregateSettings, covered, on_runtime};
@@ -104,15 +105,51 @@ pub fn audit(settings: &AuditSettings, control: &Arc<Control>) -> Result<Audit> 
     on_runtime(control, "audit", run(settings, control))
 }
 
+/// The documents, as they are at one moment.
+struct Opened {
+    database: Database,
+    events: Collection<Document>,
+    moment: Moment,
+    covered: Arc<Covered>,
+    plan: Arc<Plan>,
+    began: Instant,
+}
+
+impl Opened {
+    async fn now(with: &AggregateSettings) -> Result<Self> {
+        let began = Instant::now();
+        let database = client::connect(&with.mongo_uri).await?.database(&with.database);
+        let events: Collection<Document> = database.collection(&with.collection);
+        let moment = Moment::now(&events).await?;
+        let covered = Arc::new(covered::read(&database, &with.collection, &moment).await?);
+        let plan = Arc::new(Plan::new(with.reports.clone(), &with.time_field, with.functions.clone()));
+        Ok(Self { database, events, moment, covered, plan, began })
+    }
+
+    fn reports<'a>(&'a self, settings: &'a AuditSettings) -> reports::Reports<'a> {
+        let Self { database, events, moment, covered, plan, .. } = self;
+        reports::Reports { settings, database, events, plan, moment, covered }
+    }
+
+    fn told(&self, audit: Audit, findings: Findings) -> Audit {
+        let lost = findings.all.iter().filter(|finding| finding.kind == "lost");
+        Audit {
+            first_hole: lost.min_by_key(|finding| (finding.partition, finding.offset)).cloned(),
+            found: findings.count,
+            balanced: findings.count == 0,
+            findings: findings.all,
+            seconds: self.began.elapsed().as_secs_f64(),
+            ..audit
+        }
+    }
+}
+
 async fn run(settings: &AuditSettings, control: &Arc<Control>) -> Result<Audit> {
-    let began = Instant::now();
     let with = &settings.aggregate;
     let mut audit = Audit { deep: settings.deep, ..Audit::default() };
     let mut findings = Findings::default();
-    let database = client::connect(&with.mongo_uri).await?.database(&with.database);
-    let events: Collection<Document> = database.collection(&with.collection);
-    let moment = Moment::now(&events).await?;
-    let covered = Arc::new(covered::read(&database, &with.collection, &moment).await?);
+    let opened = Opened::now(with).await?;
+    let Opened { database, events, moment, covered, .. } = &opened;
     if let Some(id) = &covered.replaced_by {
         return Err(Error::config(format!(
             "audit: documents of {}.{} are replaced by later events (id={id:?}): no count says what should be there",
@@ -120,27 +157,12 @@ async fn run(settings: &AuditSettings, control: &Arc<Control>) -> Result<Audit> 
         ))
         .hint("audit what a sink of id=\"kafka\" stores"));
     }
-    let stored = stored::Stored { settings, database: &database, events: &events, moment: &moment, covered: &covered };
+    let stored = stored::Stored { settings, database, events, moment, covered };
     stored.compare(&mut audit, &mut findings, control).await?;
     if let Some(dsn) = &with.postgres_dsn {
-        let plan = Arc::new(Plan::new(with.reports.clone(), &with.time_field, with.functions.clone()));
-        let reports = reports::Reports {
-            settings,
-            database: &database,
-            events: &events,
-            plan: &plan,
-            moment: &moment,
-            covered: &covered,
-        };
-        reports.compare(dsn, &mut audit, &mut findings, control).await?;
+        opened.reports(settings).compare(dsn, &mut audit, &mut findings, control).await?;
     }
-    audit.first_hole =
-        findings.all.iter().filter(|finding| finding.kind == "lost").min_by_key(|f| (f.partition, f.offset)).cloned();
-    audit.found = findings.count;
-    audit.balanced = findings.count == 0;
-    audit.findings = findings.all;
-    audit.seconds = began.elapsed().as_secs_f64();
-    Ok(audit)
+    Ok(opened.told(audit, findings))
 }
 
 /// Compares the reports of one date with a full recomputation at the positions that the ledger names.
@@ -149,31 +171,13 @@ async fn run(settings: &AuditSettings, control: &Arc<Control>) -> Result<Audit> 
 /// As [`audit`].
 pub fn audit_report(settings: &AuditSettings, date: i32, control: &Arc<Control>) -> Result<Audit> {
     on_runtime(control, "audit", async {
-        let began = Instant::now();
-        let with = &settings.aggregate;
-        let Some(dsn) = &with.postgres_dsn else {
+        let Some(dsn) = &settings.aggregate.postgres_dsn else {
             return Err(Error::config("audit: postgres_dsn is missing").hint("it says where the reports are"));
         };
         let mut audit = Audit { deep: true, ..Audit::default() };
         let mut findings = Findings::default();
-        let database = client::connect(&with.mongo_uri).await?.database(&with.database);
-        let events: Collection<Document> = database.collection(&with.collection);
-        let moment = Moment::now(&events).await?;
-        let covered = Arc::new(covered::read(&database, &with.collection, &moment).await?);
-        let plan = Arc::new(Plan::new(with.reports.clone(), &with.time_field, with.functions.clone()));
-        let reports = reports::Reports {
-            settings,
-            database: &database,
-            events: &events,
-            plan: &plan,
-            moment: &moment,
-            covered: &covered,
-        };
-        reports.one(dsn, date, &mut audit, &mut findings, control).await?;
-        audit.found = findings.count;
-        audit.balanced = findings.count == 0;
-        audit.findings = findings.all;
-        audit.seconds = began.elapsed().as_secs_f64();
-        Ok(audit)
+        let opened = Opened::now(&settings.aggregate).await?;
+        opened.reports(settings).one(dsn, date, &mut audit, &mut findings, control).await?;
+        Ok(opened.told(audit, findings))
     })
 }

@@ -16,6 +16,8 @@ use crate::replay::letter::Letter;
 
 /// Bytes that one look reads.
 const BYTES: usize = 16 << 20;
+/// The reason of a letter that no bridge wrote.
+const FOREIGN: &str = "of another program";
 const DETAIL: &[u8] = b"__connect.errors.exception.message";
 
 /// Which letters.
@@ -61,7 +63,7 @@ pub fn letters(asked: &Asked, control: &Arc<Control>) -> Result<Letters> {
         let letter = Letter::read(message);
         bytes += letter.size();
         found.looked_at += 1;
-        let reason = letter.origin.as_ref().map_or("of another program", |origin| origin.reason.as_str());
+        let reason = letter.origin.as_ref().map_or(FOREIGN, |origin| origin.reason.as_str());
         *found.by_reason.entry(reason.to_owned()).or_default() += 1;
         times.push((letter.time_ms, found.letters.len()));
         found.letters.push(told(message, &letter, asked.one.is_some()));
@@ -90,7 +92,7 @@ fn told(message: &BorrowedMessage<'_>, letter: &Letter, whole: bool) -> Told {
     let place = || message.topic().to_owned();
     Told {
         id: format!("{}:{}", letter.partition, letter.offset),
-        reason: origin.map_or_else(|| "of another program".to_owned(), |origin| origin.reason.clone()),
+        reason: origin.map_or_else(|| FOREIGN.to_owned(), |origin| origin.reason.clone()),
         detail: detail.map(|detail| String::from_utf8_lossy(detail).into_owned()).unwrap_or_default(),
         topic: origin.map_or_else(place, |origin| origin.topic.clone()),
         partition: origin.map_or(letter.partition, |origin| origin.partition),

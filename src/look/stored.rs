@@ -11,7 +11,7 @@ use super::{Letters, Shown, TOLD, Told};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::mongo::client::{self, told};
-use crate::mongo::positions::POSITIONS;
+use crate::mongo::positions::{self, POSITIONS};
 use crate::sink::letters::Whole;
 use crate::sink::{letters, on_a_runtime};
 
@@ -83,11 +83,7 @@ pub fn stored(asked: &Asked, control: &Arc<Control>) -> Result<Letters> {
             doc! {"$group": {"_id": "$reason", "count": {"$sum": 1}}},
         ];
         for group in ask(&database, &name, counted).await? {
-            let count = match group.get("count") {
-                Some(Bson::Int32(count)) => u64::try_from(*count).unwrap_or(0),
-                Some(Bson::Int64(count)) => u64::try_from(*count).unwrap_or(0),
-                _ => 0,
-            };
+            let count = u64::try_from(positions::whole(group.get("count")).unwrap_or(0)).unwrap_or(0);
             found.looked_at += count;
             found.by_reason.insert(group.get_str("_id").unwrap_or("unknown").to_owned(), count);
         }
@@ -119,7 +115,7 @@ fn listed(letter: &Document) -> Told {
         partition: letter.get_i32("partition").unwrap_or(-1),
         offset: letter.get_i64("offset").unwrap_or(-1),
         timestamp_ms: letter.get_datetime("timestamp").ok().map(|time| time.timestamp_millis()),
-        bytes: letter.get_i32("bytes").map_or_else(|_| letter.get_i64("bytes").unwrap_or(0), i64::from),
+        bytes: positions::whole(letter.get("bytes")).unwrap_or(0),
         key: None,
         value: None,
     }

@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 from millpond.airflow import compat
 from millpond.airflow.compat import BaseOperatorLink
+from millpond.airflow.page import words
 
 
 def _page(path: str, query: dict[str, str], anchor: str = "") -> str:
@@ -54,6 +55,6 @@ class ReportLink(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the report of the task's last date, or the page's part of reports."""
         books = _books(operator, ti_key)
-        tables, dates = list(books.get("rows") or {}), books.get("dates") or []
-        query = {"table": "product_views_daily" if "product_views_daily" in tables else tables[0]} if tables else {}
+        table, dates = words.first(list(books.get("rows") or {})), books.get("dates") or []
+        query = {"table": table} if table else {}
         return _page("", query | ({"date": max(dates)} if dates else {}), "#reports")

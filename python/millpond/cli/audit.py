@@ -9,6 +9,7 @@ import click
 
 from millpond import errors
 from millpond.cli import settings
+from millpond.cli.failure import fail
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 _FILE = click.option("--config", type=click.Path(path_type=Path), help="TOML file.")
@@ -47,7 +48,7 @@ def audit(ctx: click.Context, /, config: Path | None, as_json: bool, deep: bool,
     try:
         found = millpond.audit(**settings.audit(config, flags | ({"deep": "true"} if deep else {})))
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     _tell(found, as_json=as_json)
 
@@ -64,15 +65,9 @@ def report(config: Path | None, as_json: bool, date: str, **flags: Any) -> None:
     try:
         found = millpond.audit_report(**settings.read("audit_report", config, flags | {"date": date}))
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     _tell(found, as_json=as_json)
-
-
-def _fail(error: errors.Error) -> None:
-    from millpond.cli.commands import fail
-
-    fail(error)
 
 
 def _tell(found: Any, *, as_json: bool) -> None:

@@ -12,14 +12,10 @@ from millpond import errors
 from millpond.cli import settings as config
 from millpond.cli.audit import audit
 from millpond.cli.explain import explain
+from millpond.cli.failure import fail
 from millpond.cli.ledger import runs
 from millpond.cli.partials import partials
 from millpond.cli.positions import positions
-
-_CODES: tuple[tuple[type[errors.Error], int], ...] = (
-    (errors.ConfigError, 2), (errors.ExternalError, 3), (errors.FencedError, 4), (errors.PositionError, 5),
-    (errors.DataError, 6), (errors.BugError, 7), (errors.Cancelled, 130),
-)  # fmt: skip
 
 
 class Commands(click.Group):
@@ -130,13 +126,6 @@ def show(verb: str, result: Any, *, as_json: bool) -> None:
         click.echo(f"{verb}: no date has new events: nothing was published")
     for warning in books["warnings"]:
         click.echo(f"{verb}: warning: {warning}", err=True)
-
-
-def fail(error: errors.Error) -> None:
-    """Say what went wrong and leave with the family's code."""
-    code = next(code for family, code in _CODES if isinstance(error, family))
-    click.echo(f"{type(error).__name__}: {error}", err=True)
-    sys.exit(code)
 
 
 def _run(verbs: tuple[str, ...], file: Path | None, flags: dict[str, Any], *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from millpond import errors
 from millpond.cli import settings
+from millpond.cli.failure import fail
 from millpond.cli.ledger import report
 
 
@@ -59,8 +60,6 @@ def identity(object_id: str, config: Path | None, mongo_uri: str | None, databas
             raise errors.ConfigError("database is missing", "give --database, MILLPOND_DATABASE or a file")
         told = json.loads(_native.explain_id(object_id, uri, place))
     except errors.Error as error:
-        from millpond.cli.commands import fail
-
         fail(error)
         return
     if as_json:

@@ -10,11 +10,12 @@ import click
 
 from millpond import errors
 from millpond.cli import settings
+from millpond.cli.failure import fail
 
-_FILE = click.option("--config", type=click.Path(path_type=Path), help="TOML file; [postgres] names the server.")
-_DSN = click.option("--postgres-dsn", metavar="VALUE", help="Any libpq form.")
-_SCHEMA = click.option("--schema", metavar="NAME", help="Default: the first one of the search path.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
+FILE = click.option("--config", type=click.Path(path_type=Path), help="TOML file; [postgres] names the server.")
+DSN = click.option("--postgres-dsn", metavar="VALUE", help="Any libpq form.")
+SCHEMA = click.option("--schema", metavar="NAME", help="Default: the first one of the search path.")
+JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
 def place(file: Path | None, postgres_dsn: str | None, schema: str | None) -> dict[str, Any]:
@@ -30,20 +31,14 @@ def place(file: Path | None, postgres_dsn: str | None, schema: str | None) -> di
     return {"postgres_dsn": dsn, "schema": schema or found["schema"]}
 
 
-def _fail(error: errors.Error) -> None:
-    from millpond.cli.commands import fail
-
-    fail(error)
-
-
 @click.command()
-@_FILE
-@_DSN
-@_SCHEMA
+@FILE
+@DSN
+@SCHEMA
 @click.option("--job", metavar="NAME", help="Those of one job.")
 @click.option("--date", metavar="YYYY-MM-DD", help="Those that published this date.")
 @click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, help="The newest.")
-@_JSON
+@JSON
 def runs(config: Path | None, as_json: bool, postgres_dsn: str | None, schema: str | None, **chosen: Any) -> None:
     """List the publications, newest first."""
     import millpond
@@ -52,7 +47,7 @@ def runs(config: Path | None, as_json: bool, postgres_dsn: str | None, schema: s
         where = place(config, postgres_dsn, schema)
         found = millpond.runs(**where, **chosen)
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     if as_json:
         click.echo(json.dumps(found))
@@ -80,11 +75,11 @@ def runs(config: Path | None, as_json: bool, postgres_dsn: str | None, schema: s
 @click.command()
 @click.option("--date", metavar="YYYY-MM-DD", required=True)
 @click.option("--table", metavar="NAME", help="One report. Default: each that the ledger names for the date.")
-@_FILE
-@_DSN
-@_SCHEMA
+@FILE
+@DSN
+@SCHEMA
 @click.option("--mongo-uri", metavar="VALUE", help="To say whether newer events have arrived since.")
-@_JSON
+@JSON
 def report(config: Path | None, as_json: bool, date: str, table: str | None, **places: str | None) -> None:
     """Say when a date's reports were made, from what, and whether newer events have arrived since."""
     import millpond
@@ -94,7 +89,7 @@ def report(config: Path | None, as_json: bool, date: str, table: str | None, **p
         where = place(config, **places)
         told = millpond.explain_report(**where, date=date, table=table, mongo_uri=uri)
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     if as_json:
         click.echo(json.dumps(told))

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from millpond import errors
-from millpond.cli.ledger import place
+from millpond.cli.failure import fail
+from millpond.cli.ledger import DSN, FILE, JSON, SCHEMA, place
 
 
 @click.group()
@@ -18,21 +19,9 @@ def partials() -> None:
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="For machines."),
-        click.option("--job", metavar="NAME", help="Those of one job."),
-        click.option("--schema", metavar="NAME", help="Default: the first one of the search path."),
-        click.option("--postgres-dsn", metavar="VALUE", help="Any libpq form."),
-        click.option("--config", type=click.Path(path_type=Path), help="TOML file; [postgres] names the server."),
-    ):
+    for option in (JSON, click.option("--job", metavar="NAME", help="Those of one job."), SCHEMA, DSN, FILE):
         command = option(command)
     return command
-
-
-def _fail(error: errors.Error) -> None:
-    from millpond.cli.commands import fail
-
-    fail(error)
 
 
 @partials.command()
@@ -44,7 +33,7 @@ def show(config: Path | None, as_json: bool, postgres_dsn: str | None, schema: s
     try:
         found = millpond.partials(**place(config, postgres_dsn, schema), job=job)
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     if as_json:
         click.echo(json.dumps(found))
@@ -80,6 +69,6 @@ def prune(config: Path | None, as_json: bool, everything: bool, **words: Any) ->
         where = place(config, words.pop("postgres_dsn"), words.pop("schema"))
         gone = millpond.prune_partials(**where, **words, all=everything)
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     click.echo(json.dumps(gone) if as_json else f"{gone['partials']:,} removed, {gone['bytes']:,} bytes")

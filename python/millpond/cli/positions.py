@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from millpond import errors
+from millpond.cli.failure import fail
 from millpond.cli.settings import collection, job
 
 
@@ -37,12 +38,6 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _fail(error: errors.Error) -> None:
-    from millpond.cli.commands import fail
-
-    fail(error)
-
-
 def _clusters(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the sources of tokens out of both sides' properties."""
     from millpond import oauth
@@ -63,7 +58,7 @@ def show(config: Path | None, as_json: bool, **flags: str | None) -> None:
         ask = _native.stored_positions_show if stored else _native.positions_show
         shown = json.loads(ask(json.dumps(settings), _native.CancelToken(), tokens))
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     if as_json:
         click.echo(json.dumps(shown))
@@ -142,7 +137,7 @@ def reset(
             click.confirm("move them?" if stored else "fence what runs, and move them?", abort=True)
         moved = ask(write=True)
     except errors.Error as error:
-        _fail(error)
+        fail(error)
         return
     if as_json:
         click.echo(json.dumps(moved))

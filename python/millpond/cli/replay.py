@@ -8,7 +8,8 @@ import click
 
 from millpond import errors
 from millpond.cli import settings as config
-from millpond.cli.commands import fail, main, show
+from millpond.cli.commands import main, show
+from millpond.cli.failure import fail
 
 _FLAGS = {
     "target_topic": "Topic to write.",

@@ -12,6 +12,7 @@ use crate::aggregate::instant::{self, Instant};
 use crate::aggregate::moment::Moment;
 use crate::error::Result;
 use crate::mongo::client::told;
+use crate::mongo::positions;
 
 /// How often the server is asked again while sinks write.
 const TRIES: u32 = 3;
@@ -52,12 +53,8 @@ async fn in_ranges(
 }
 
 fn number(found: Option<&Document>) -> u64 {
-    let count = match found.and_then(|found| found.get("n")) {
-        Some(Bson::Int32(count)) => i64::from(*count),
-        Some(Bson::Int64(count)) => *count,
-        _ => 0,
-    };
-    u64::try_from(count).unwrap_or(0)
+    let count = positions::whole(found.and_then(|found| found.get("n")));
+    u64::try_from(count.unwrap_or(0)).unwrap_or(0)
 }
 
 /// The documents whose time is written with a date, by the index of the time.

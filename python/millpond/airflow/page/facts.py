@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from millpond.airflow.compat import AirflowNotFoundException, Stored
 from millpond.airflow.connections import UnusableConnectionError, kafka_properties, mongo_uri, postgres_dsn
+from millpond.airflow.page import words
 from millpond.airflow.page.places import Places
 
 if TYPE_CHECKING:
@@ -242,8 +243,7 @@ def _each(pool: ThreadPoolExecutor, conn_id: str, things: list[Any], read: Calla
 
 
 def _first_table(runs: list[dict[str, Any]]) -> str | None:
-    tables = [table for run in runs[:1] for table in run.get("rows") or {}]
-    return "product_views_daily" if "product_views_daily" in tables else (tables or [None])[0]
+    return words.first([table for run in runs[:1] for table in run.get("rows") or {}])
 
 
 def _databases(runs: list[dict[str, Any]]) -> list[str]:

@@ -96,6 +96,11 @@ def by_job(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(jobs.values())
 
 
+def first(tables: list[str]) -> str | None:
+    """Choose the report that is shown unless another one is named."""
+    return "product_views_daily" if "product_views_daily" in tables else next(iter(tables), None)
+
+
 def kept(letters: dict[str, Any]) -> int:
     """Count the dead letters that are kept, about: a topic's offsets hold the ends of transactions too."""
     # So few are looked at to the last, in whatever number of partitions.
