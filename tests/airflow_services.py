@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from tests.airflow_environment import MAJORS, Airflow
 from tests.local_servers import until
 
@@ -30,15 +31,23 @@ def free_port() -> int:
 class Services(Airflow):
     """One home and the processes that serve it."""
 
-    def __init__(self, home: Path, major: int, database: str | None = None) -> None:
-        """With a PostgreSQL `database`, 2.10 runs several tasks at a time; 3.x always does."""
+    def __init__(self, home: Path, major: int, dsn: str) -> None:
+        """Its metadata database, one of its own on the server of `dsn`, goes with `down`.
+
+        No SQLite: that refuses a writer at once whose snapshot another process has overtaken, however long it may wait.
+        """
         super().__init__(home, environment=MAJORS[major])
+        self._dsn, self._database = dsn, f"t{secrets.token_hex(5)}"
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {self._database}")
+        scheme, _, server = dsn.rpartition("/")[0].partition("://")
         self.major = major
         self.port, self.health_port = free_port(), free_port()
         secret = secrets.token_hex(32)
         self.env |= {
-            # Several processes write to it.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{scheme}+psycopg2://{server}/{self._database}",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "3",
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
@@ -52,8 +61,6 @@ class Services(Airflow):
         }
         if major == 3:
             self.env |= {
-                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-                "AIRFLOW__CORE__PARALLELISM": "3",
                 # A busy machine is no failure.
                 "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
                 # How soon a task learns that it was marked.
@@ -67,16 +74,12 @@ class Services(Airflow):
                 "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             }
         else:
-            self.env["AIRFLOW__CORE__EXECUTOR"] = "LocalExecutor" if database else "SequentialExecutor"
-            self.env["AIRFLOW__CORE__PARALLELISM"] = "3"
             self.env["AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC"] = "1"
-            if database:
-                self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = database
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._console: subprocess.Popen[str] | None = None
 
     def up(self) -> None:
-        """Start all; the database is there already."""
+        """Start all; the database is migrated already."""
         if self.major == 3:
             self.serve("api-server")
             self.serve("dag-processor")
@@ -118,6 +121,8 @@ class Services(Airflow):
         if self._console is not None:
             self._console.kill()
             self._console.communicate()
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {self._database} WITH (FORCE)")
 
     def ask(self, do: str, **words: Any) -> Any:
         """Ask the console, which starts once."""

@@ -61,12 +61,7 @@ class Ground:
 
 @pytest.fixture(scope="module", params=sorted(MAJORS))
 def ground(request, servers, tmp_path_factory):
-    database = f"t{secrets.token_hex(5)}"
-    with psycopg.connect(servers.dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database}")
-    home = tmp_path_factory.mktemp("airflow")
-    metadata = servers.dsn.rpartition("/")[0] + f"/{database}"
-    airflow = Services(home, request.param, metadata.replace("postgresql://", "postgresql+psycopg2://"))
+    airflow = Services(tmp_path_factory.mktemp("airflow"), request.param, servers.dsn)
     airflow.connect("kafka_remote", {"conn_type": "kafka", "extra": servers.remote})
     airflow.connect("kafka_default", {"conn_type": "kafka", "extra": servers.kafka})
     airflow.connect("mongo_default", servers.mongo_uri)
@@ -81,8 +76,6 @@ def ground(request, servers, tmp_path_factory):
         yield Ground(airflow, servers)
     finally:
         airflow.down()
-        with psycopg.connect(servers.dsn, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
 def is_alive(pid: int) -> bool:

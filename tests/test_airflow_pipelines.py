@@ -91,7 +91,7 @@ OLDER = pytest.param(2, marks=pytest.mark.chaos)
 
 @pytest.fixture(scope="module", params=[OLDER, *sorted(MAJORS.keys() - {2})])
 def pipeline(request, servers, tmp_path_factory):
-    airflow = Services(tmp_path_factory.mktemp("airflow"), request.param)
+    airflow = Services(tmp_path_factory.mktemp("airflow"), request.param, servers.dsn)
     schema = f"t{secrets.token_hex(5)}"
     airflow.connect("kafka_remote", {"conn_type": "kafka", "extra": servers.remote})
     airflow.connect("kafka_default", {"conn_type": "kafka", "extra": servers.kafka})
@@ -106,7 +106,7 @@ def pipeline(request, servers, tmp_path_factory):
     if request.param == 2:
         # As the deployment's first container does it.
         script = ROOT / "deploy" / "airflow" / "initialise"
-        login = {"ADMIN_USER": "admin", "ADMIN_PASSWORD": secrets.token_hex(8)}
+        login = {"ADMIN_USER": "admin", "ADMIN_PASSWORD": f"-{secrets.token_hex(8)}"}
         done = subprocess.run([script], env=airflow.env | login, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     else:

@@ -30,7 +30,8 @@ def serve(home: AirflowHome, port: int, tell: Callable[[str], None]) -> int:
         "AIRFLOW__WEBSERVER__WARN_DEPLOYMENT_EXPOSURE": "False",
     }
     # One account, its password made anew: an earlier demo's is not kept anywhere.
-    account = ("-u", _USER, "-p", password)
+    # With "=": one in 64 begins with a dash and would be taken for an option.
+    account = ("-u", _USER, f"--password={password}")
     said = home.call("users", "create", *account, "-r", "Admin", "-f", "Demo", "-l", "Demo", "-e", "a@b.c")
     if "already exist" in said:
         home.call("users", "reset-password", *account)
@@ -41,6 +42,8 @@ def serve(home: AirflowHome, port: int, tell: Callable[[str], None]) -> int:
                 print(f"demo: the web server did not start; see {home.home / 'webserver.log'}")
                 return 1
             time.sleep(0.3)
+        # A shell that starts programs in the background has them ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         tell(f"Airflow's web UI: http://127.0.0.1:{port}/millpond/ (user {_USER}, password {password}); Ctrl-C ends it")
         by_itself = True
         try:
