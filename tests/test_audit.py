@@ -25,10 +25,10 @@ VALUE = (
 class Path:
     """A topic that a bridge wrote and a sink stored, and its reports."""
 
-    def __init__(self, servers: Any, name: str, dsn: str) -> None:
+    def __init__(self, servers: Any, name: str, dsn: str, count: int = COUNT) -> None:
         self.servers, self.name, self.dsn = servers, name, dsn
         servers.create(servers.remote, name, 3)
-        values = [VALUE % (i % 40, i % 900, 20 + i % 5, i % 24) for i in range(COUNT)]
+        values = [VALUE % (i % 40, i % 900, 20 + i % 5, i % 24) for i in range(count)]
         # Dead letters of the bridge and of the sink, and tombstones.
         values[10:14] = [b"{", b"[]", None, None]  # type: ignore[list-item]
         servers.send(servers.remote, name, [(b"%d" % i, value, i % 3) for i, value in enumerate(values)])
@@ -126,6 +126,51 @@ def test_what_is_whole_balances_and_each_planted_fault_is_found(servers, client,
     assert sum(one["ahead"] for one in behind.partitions) == 1
     millpond.sink(servers.kafka, servers.mongo_uri, topic=f"{name}-t", **path.place)
     assert path.audit(deep=True).balanced
+
+
+@pytest.mark.chaos
+def test_one_event_of_a_million_is_found(servers, client, name, postgres, capsys):
+    """By books and counts of indexes; then the one partition that does not agree is read."""
+    path = Path(servers, name, postgres, 1_000_000)
+    whole = path.audit()
+    assert whole.balanced, whole.findings
+    events = client["tests"][name]
+    (victim,) = events.find({}, {}).sort("_id", 1).skip(777_777).limit(1)
+    raw = victim["_id"].binary
+    events.delete_one({"_id": victim["_id"]})
+    lost = path.audit()
+    deep = path.audit(deep=True)
+    for found in (lost, deep):
+        hole = found.first_hole
+        assert (hole["partition"], hole["offset"]) == (int.from_bytes(raw[4:6], "big"), int.from_bytes(raw[6:], "big"))
+        assert [one["kind"] for one in found.findings if one["stage"] == "sink"] == ["lost"]
+    with capsys.disabled():
+        print(f"\nwhole {whole.seconds:.1f} s, one of a million lost {lost.seconds:.1f} s, deep {deep.seconds:.1f} s")
+
+
+def test_the_first_hole_is_the_first_by_topic_however_many_there_are(servers, client, name, postgres):
+    first, second = f"{name}-a", f"{name}-b"
+    for topic in (first, second):
+        servers.create(servers.kafka, topic, 3)
+        servers.send(servers.kafka, topic, [(b"%d" % i, VALUE % (i, i, 20, 1), i % 3) for i in range(600)])
+        millpond.sink(servers.kafka, servers.mongo_uri, topic=topic, database="tests", collection=name)
+    events, sources = client["tests"][name], client["tests"]["millpond_sources"]
+
+    def ids(topic: str, partition: int) -> list[ObjectId]:
+        (source,) = sources.find({"topic": topic})
+        prefix = int(source["_id"]).to_bytes(4, "big") + partition.to_bytes(2, "big")
+        low, high = ObjectId(prefix + bytes(6)), ObjectId(prefix + b"\xff" * 6)
+        return [one["_id"] for one in events.find({"_id": {"$gte": low, "$lte": high}}, {}).sort("_id", 1)]
+
+    # More than are named, all before the one that counts in offset and partition.
+    events.delete_many({"_id": {"$in": ids(second, 0)[:150]}})
+    victim = ids(first, 2)[-1]
+    events.delete_one({"_id": victim})
+    found = millpond.audit(servers.mongo_uri, None, target=servers.kafka, database="tests", collection=name)
+    assert (found.found, len(found.findings)) == (151, 100)
+    hole = found.first_hole
+    assert hole["topic"].endswith(f"/{first}"), hole
+    assert (hole["partition"], hole["offset"]) == (2, int.from_bytes(victim.binary[6:], "big"))
 
 
 def test_a_report_is_compared_at_its_own_positions(servers, client, name, postgres):

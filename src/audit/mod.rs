@@ -58,17 +58,28 @@ pub struct Finding {
     pub text: String,
 }
 
+impl Finding {
+    fn place(&self) -> (Option<&str>, Option<i32>, Option<i64>) {
+        (self.topic.as_deref(), self.partition, self.offset)
+    }
+}
+
 /// All findings, the first ones by themselves.
 #[derive(Debug, Default)]
 pub struct Findings {
     pub all: Vec<Finding>,
     pub count: u64,
+    /// Of all that is lost, however much that is, the first by topic, partition and offset.
+    pub first_hole: Option<Finding>,
 }
 
 impl Findings {
     /// Adds one.
     pub fn add(&mut self, finding: Finding) {
         self.count += 1;
+        if finding.kind == "lost" && self.first_hole.as_ref().is_none_or(|first| finding.place() < first.place()) {
+            self.first_hole = Some(finding.clone());
+        }
         if self.all.len() < TOLD {
             self.all.push(finding);
         }
@@ -91,7 +102,7 @@ pub struct Audit {
     /// How many; `findings` names up to a hundred of them.
     pub found: u64,
     pub findings: Vec<Finding>,
-    /// The first event that has neither document nor dead letter.
+    /// The first event, by topic, partition and offset, that has neither document nor dead letter.
     pub first_hole: Option<Finding>,
     pub notes: Vec<String>,
     pub seconds: f64,
@@ -132,9 +143,8 @@ impl Opened {
     }
 
     fn told(&self, audit: Audit, findings: Findings) -> Audit {
-        let lost = findings.all.iter().filter(|finding| finding.kind == "lost");
         Audit {
-            first_hole: lost.min_by_key(|finding| (finding.partition, finding.offset)).cloned(),
+            first_hole: findings.first_hole,
             found: findings.count,
             balanced: findings.count == 0,
             findings: findings.all,
@@ -180,4 +190,25 @@ pub fn audit_report(settings: &AuditSettings, date: i32, control: &Arc<Control>)
         opened.reports(settings).one(dsn, date, &mut audit, &mut findings, control).await?;
         Ok(opened.told(audit, findings))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_hole_is_the_first_of_all_not_of_those_that_are_named() {
+        let mut findings = Findings::default();
+        let mut add = |kind, topic: &str, partition, offset| {
+            let (partition, offset) = (Some(partition), Some(offset));
+            findings.add(Finding { kind, topic: Some(topic.to_owned()), partition, offset, ..Finding::default() });
+        };
+        (0..2 * TOLD).for_each(|i| add("lost", "c/b", 0, i64::try_from(i).unwrap_or(0)));
+        add("edited", "c/a", 0, 3);
+        add("lost", "c/a", 2, 9);
+        add("lost", "c/a", 2, 7);
+        let first = findings.first_hole.expect("something is lost");
+        assert_eq!(first.place(), (Some("c/a"), Some(2), Some(7)));
+        assert_eq!((findings.all.len(), findings.count), (TOLD, 203));
+    }
 }

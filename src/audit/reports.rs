@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bson::Document;
 use mongodb::{Collection, Database};
 use serde::Serialize;
+use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 
 use super::{Audit, AuditSettings, Finding, Findings};
@@ -277,6 +278,7 @@ impl Reports<'_> {
                 moment: self.moment.clone(),
                 covered: Arc::new(self.covered.upto(&positions)),
                 control,
+                question: OnceCell::new(),
             };
             let again = at.dated(Some(dates.keys().copied().collect())).await?;
             for report in finished(&again.partial, self.plan)? {

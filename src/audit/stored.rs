@@ -239,7 +239,6 @@ impl Stored<'_> {
             ..Finding::default()
         };
         let handle = tokio::runtime::Handle::current();
-        let mut found = Vec::new();
         tokio::task::block_in_place(|| {
             let mut held = handle.block_on(documents.next())?;
             log.cluster.read(&log.name, &[(one.partition, start, end)], |message| {
@@ -249,7 +248,7 @@ impl Stored<'_> {
                 }
                 compared += 1;
                 while let Some((at, _)) = held.as_ref().filter(|(at, _)| *at < offset) {
-                    found.push(what("extra", *at, "a document of an event that the topic does not have".into()));
+                    findings.add(what("extra", *at, "a document of an event that the topic does not have".into()));
                     held = handle.block_on(documents.next())?;
                 }
                 if let Some((_, document)) = held.as_ref().filter(|(at, _)| *at == offset) {
@@ -260,7 +259,7 @@ impl Stored<'_> {
                         let same =
                             form.write(&record, &id, &mut tape, &mut bson).is_ok_and(|_| bson == document.as_bytes());
                         if !same {
-                            found.push(what(
+                            findings.add(what(
                                 "edited",
                                 offset,
                                 "the document is not what the sink makes of the event".into(),
@@ -271,19 +270,16 @@ impl Stored<'_> {
                 } else if message.payload().is_none() {
                     tombstones += 1;
                 } else if !letters.contains(&offset) {
-                    found.push(what("lost", offset, "the event has neither document nor dead letter".into()));
+                    findings.add(what("lost", offset, "the event has neither document nor dead letter".into()));
                 }
                 Ok(true)
             })?;
             while let Some((at, _)) = &held {
-                found.push(what("extra", *at, "a document of an event that the topic does not have".into()));
+                findings.add(what("extra", *at, "a document of an event that the topic does not have".into()));
                 held = handle.block_on(documents.next())?;
             }
             Ok::<_, Error>(())
         })?;
-        for finding in found {
-            findings.add(finding);
-        }
         one.compared = Some(compared);
         one.tombstones = Some(tombstones);
         if start == 0
