@@ -63,12 +63,13 @@ pub async fn read(database: &Database, collection: &str, moment: &Moment) -> Res
     };
     let mut covered = Covered::default();
     let mut uuids = BTreeSet::new();
-    let sources = find(SOURCES, doc! {}).await?;
+    let (sources, positions) =
+        tokio::try_join!(find(SOURCES, doc! {}), find(POSITIONS, doc! {"_id.collection": collection}))?;
     for tag in sources.iter().filter_map(|source| source.get_i64("_id").ok()) {
         // Known, though a sink may have died before its first position: then nothing of it is covered yet.
         covered.sources.entry(u32::try_from(tag).unwrap_or_default()).or_default();
     }
-    for kept in find(POSITIONS, doc! {"_id.collection": collection}).await? {
+    for kept in positions {
         let (Ok(id), Ok(next)) = (kept.get_document("_id"), kept.get_i64("next")) else { continue };
         let (Ok(tag), Ok(partition)) = (id.get_i64("source"), id.get_i32("partition")) else { continue };
         let (Ok(tag), Ok(partition)) = (u32::try_from(tag), u16::try_from(partition)) else { continue };

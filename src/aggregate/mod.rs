@@ -104,15 +104,6 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     settings.check()?;
     let plan = Arc::new(Plan::new(settings.reports.clone(), &settings.time_field, settings.functions.clone()));
     let tables: Vec<Table> = plan.reports.iter().map(reports::definition::Definition::target).collect();
-    let open = async {
-        let Some(dsn) = &settings.postgres_dsn else { return Ok(None) };
-        Publisher::open(dsn, settings.schema.as_deref(), &tables, &settings.checks).await.map(Some)
-    };
-    // Each takes some milliseconds of waiting.
-    let (mut publisher, client) = tokio::try_join!(open, client::connect(&settings.mongo_uri))?;
-    let database = client.database(&settings.database);
-    let events: Collection<Document> = database.collection(&settings.collection);
-    require_index(&events, settings).await?;
     let mut books = AggregateBooks {
         run_id: uuid::Uuid::new_v4().to_string(),
         job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
@@ -133,7 +124,29 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
         time_field: books.time_field.clone(),
         definition: plan.name.clone(),
     };
-    let store = keeper(&mut publisher, &owner).await?;
+    let open = async {
+        let Some(dsn) = &settings.postgres_dsn else { return Ok(None) };
+        let mut publisher = Publisher::open(dsn, settings.schema.as_deref(), &tables, &settings.checks).await?;
+        let kept = publisher.kept(&owner).await?;
+        Ok(Some((publisher, kept)))
+    };
+    let source = async {
+        let database = client::connect(&settings.mongo_uri).await?.database(&settings.database);
+        let events: Collection<Document> = database.collection(&settings.collection);
+        require_index(&events, settings).await?;
+        Ok((database, events))
+    };
+    // Each takes some milliseconds of waiting.
+    let (opened, (database, events)) = tokio::try_join!(open, source)?;
+    let (mut publisher, kept) = opened.unzip();
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::step("aggregate.after_kept");
+    let none = || Err("nothing is kept without postgres_dsn".to_owned());
+    let (place, kept) = match kept.unwrap_or_else(none) {
+        Ok(kept) => (publisher.as_ref().map(Publisher::server).ok_or_else(String::new), kept),
+        Err(why) => (Err(why), Kept::default()),
+    };
+    let store = Store { place, owner: owner.clone(), kept };
     let reading = reading::read(&database, settings, &plan, named.as_ref(), &store, control).await?;
     drop(store);
     let Reading { moment, covered, dated: Dated { wanted, partial, planned, spilled }, mut increment } = reading;
@@ -195,17 +208,6 @@ pub(crate) fn finished(partial: &Partial, plan: &Plan) -> Result<Vec<Report>> {
         Ok(Report { table: definition.target(), frame, days: days.collect(), changed })
     };
     plan.reports.iter().enumerate().map(one).collect()
-}
-
-/// What is kept for a job, where this run has a use for it.
-async fn keeper<'a>(publisher: &'a mut Option<Publisher>, owner: &Owner) -> Result<Store<'a>> {
-    let owner = owner.clone();
-    let none = |why: &str, owner| Store { place: Err(why.to_owned()), owner, kept: Kept::default() };
-    let Some(publisher) = publisher else { return Ok(none("nothing is kept without postgres_dsn", owner)) };
-    Ok(match publisher.kept(&owner).await? {
-        Ok(kept) => Store { place: Ok(publisher.server()), owner, kept },
-        Err(why) => none(&why, owner),
-    })
 }
 
 fn now() -> String {

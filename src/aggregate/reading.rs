@@ -11,6 +11,7 @@ use bson::{Document, doc};
 use futures_util::future::try_join_all;
 use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
+use tokio::sync::OnceCell;
 
 use super::covered::{self, Covered};
 use super::dates;
@@ -64,7 +65,8 @@ pub async fn read(
             };
             forgotten = Some(moment.clone());
             let covered = Arc::new(covered::read(database, events.name(), &moment).await?);
-            let at = At { database, events: &events, settings, plan, moment, covered, control };
+            let question = OnceCell::new();
+            let at = At { database, events: &events, settings, plan, moment, covered, control, question };
             let (dated, increment) = incremental::read(&at, named, store).await?;
             let At { moment, covered, .. } = at;
             Ok::<_, Error>(Reading { moment, covered, dated, increment })
@@ -133,6 +135,7 @@ pub struct At<'a> {
     pub moment: Moment,
     pub covered: Arc<Covered>,
     pub control: &'a Arc<Control>,
+    pub question: OnceCell<Question>,
 }
 
 /// What dates hold.
@@ -203,7 +206,7 @@ impl At<'_> {
         let scope = Scope { dates: wanted.clone().map(Arc::new), ..self.scope() };
         if let Some(engine) = &self.settings.engine {
             let (question, place) = (self.question().await?, (self.database, self.events));
-            let partial = remote::run(engine, place, self.settings, &question, &scope, self.control).await?;
+            let partial = remote::run(engine, place, self.settings, question, &scope, self.control).await?;
             return Ok(Dated { wanted, partial, planned, spilled: 0 });
         }
         let ranges = match &wanted {
@@ -230,9 +233,17 @@ impl At<'_> {
         }
     }
 
-    async fn question(&self) -> Result<Question> {
-        let fields = scan::fields(self.database, self.events.name(), self.plan).await?;
-        Ok(Question { plan: Arc::clone(self.plan), fields, moment: self.moment.clone() })
+    /// How documents are asked for, which is asked once.
+    ///
+    /// # Errors
+    /// As [`scan::fields`].
+    pub async fn question(&self) -> Result<&Question> {
+        self.question
+            .get_or_try_init(|| async {
+                let fields = scan::fields(self.database, self.events.name(), self.plan).await?;
+                Ok(Question { plan: Arc::clone(self.plan), fields, moment: self.moment.clone() })
+            })
+            .await
     }
 
     /// Reads ranges; also returns the bytes that were put aside.
@@ -249,7 +260,7 @@ impl At<'_> {
         let cursors = self.settings.cursors;
         let cursors = if cursors == 0 { (cores + 1).min(16) } else { cursors.min(64) };
         let spill = Arc::new(Spill::new(self.settings.memory_limit));
-        let partial = scan::run(self.events, &question, ranges, scope, (cursors, &spill), self.control).await?;
+        let partial = scan::run(self.events, question, ranges, scope, (cursors, &spill), self.control).await?;
         Ok((partial, spill.used()))
     }
 }

@@ -59,23 +59,18 @@ impl Spill {
     /// # Errors
     /// `External` when the file cannot be written.
     pub fn put(&self, partial: &mut Partial, plan: &Plan) -> Result<()> {
-        let failed = |error| {
-            Error::external(format!("aggregate: write a temporary file in {}", std::env::temp_dir().display()))
-                .hint("free some space, point TMPDIR elsewhere, or raise memory_limit")
-                .because(error)
-        };
         partial.settle();
         let cut = Cut::of(partial, PARTS);
         for part in 0..PARTS {
             let bytes = arrow::write(&cut.part(part), plan)?;
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.file.is_none() {
-                kept.file = Some(unnamed().map_err(failed)?);
+                kept.file = Some(unnamed().map_err(unwritten)?);
                 kept.pieces = vec![Vec::new(); PARTS];
             }
             let at = kept.end;
             if let Some(file) = &kept.file {
-                file.write_all_at(&bytes, at).map_err(failed)?;
+                file.write_all_at(&bytes, at).map_err(unwritten)?;
             }
             kept.end += bytes.len() as u64;
             kept.pieces[part].push((at, bytes.len()));
@@ -120,7 +115,15 @@ impl Spill {
     }
 }
 
-fn unnamed() -> std::io::Result<File> {
+/// What is said when a temporary file cannot be written.
+pub(super) fn unwritten(error: std::io::Error) -> Error {
+    Error::external(format!("aggregate: write a temporary file in {}", std::env::temp_dir().display()))
+        .hint("free some space, point TMPDIR elsewhere, or raise memory_limit")
+        .because(error)
+}
+
+/// A temporary file of which nothing is left however the process ends.
+pub(super) fn unnamed() -> std::io::Result<File> {
     let path = std::env::temp_dir().join(format!("millpond-{}", uuid::Uuid::new_v4()));
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     std::fs::remove_file(path)?;

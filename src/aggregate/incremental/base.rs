@@ -1,17 +1,18 @@
 //! One date's Partial as it is kept: rows by key and values by text in order, so that new events find theirs without a
 //! table of all, and of each row's distinct values the numbers alone, to be looked at only where new ones come.
 //!
-//! A stream of the values, then for each report its rows and for each distinct count of it a cell a row: ascending
+//! A stream of the values ([`Texts`]), then for each report its rows and for each distinct count of it a cell a row: ascending
 //! numbers as differences, seven bits a byte.
 
 use std::io::Cursor;
 
-use polars_arrow::array::{BinaryArray, Utf8Array};
+use polars_arrow::array::BinaryArray;
 use polars_arrow::datatypes::ArrowDataType;
 use polars_arrow::io::ipc::write::Compression;
 use polars_arrow::offset::OffsetsBuffer;
 use serde::{Deserialize, Serialize};
 
+use super::texts::{self, Texts};
 use crate::aggregate::arrow::{Batch, Day, batch, bug, damaged, fill, of, rows, stream};
 use crate::aggregate::partial::{DatePartial, Groups, Partial, add_each};
 use crate::aggregate::reports::plan::Plan;
@@ -20,7 +21,7 @@ use crate::aggregate::visitors::Visitors;
 use crate::error::Result;
 
 /// Another layout, or another meaning of what it holds, is another number.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 /// A value that is not there.
 const NONE: u32 = u32::MAX;
 
@@ -29,6 +30,7 @@ struct Books {
     version: i32,
     definition: String,
     date: i32,
+    values: u64,
     day: Day,
 }
 
@@ -40,11 +42,12 @@ pub fn write(partial: &Partial, date: i32, plan: &Plan) -> Result<(Vec<u8>, u64)
     let none = DatePartial::new(plan);
     let day = partial.dates.get(&date).unwrap_or(&none);
     let (values, ranks) = ranked(partial, day);
-    let books = Books { version: VERSION, definition: plan.name.clone(), date, day: Day::of(day) };
+    let count = values.len() as u64;
+    let books = Books { version: VERSION, definition: plan.name.clone(), date, values: count, day: Day::of(day) };
     let books = serde_json::to_string(&books).map_err(bug)?;
     #[allow(clippy::default_trait_access, reason = "the level is of a crate that this one does not name")]
     let dense = || Compression::ZSTD(Default::default());
-    let texts = Utf8Array::<i64>::from_iter_values(values.iter().map(|number| partial.values.text(*number)));
+    let texts = texts::packed(values.iter().map(|number| partial.values.text(*number)))?;
     let mut out = Vec::new();
     stream(&mut out, vec![("value".into(), texts.boxed())], Some(books), dense())?;
     for groups in &day.reports {
@@ -65,7 +68,7 @@ pub fn write(partial: &Partial, date: i32, plan: &Plan) -> Result<(Vec<u8>, u64)
             stream(&mut out, cells, None, dense())?;
         }
     }
-    Ok((out, values.len() as u64))
+    Ok((out, count))
 }
 
 /// The numbers of the values that a date has seen, by text; and the place of each number among them.
@@ -112,13 +115,8 @@ fn packed(pairs: &[u64], order: &[u32], ranks: &[u32]) -> Result<(BinaryArray<i6
         mine.sort_unstable();
         let mut before = 0;
         for rank in &mine {
-            let mut left = rank - before;
+            texts::put(&mut bytes, rank - before);
             before = *rank;
-            while left >= 0x80 {
-                bytes.push((left & 0x7f) as u8 | 0x80);
-                left >>= 7;
-            }
-            bytes.push(u8::try_from(left).unwrap_or_default());
         }
         offsets.push(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
         counts.push(mine.len() as u64);
@@ -144,7 +142,9 @@ fn unpacked(cell: &[u8]) -> impl Iterator<Item = u32> {
 /// A kept date, read.
 pub struct Base {
     date: i32,
-    values: Utf8Array<i64>,
+    values: Texts,
+    /// How many these are.
+    count: u64,
     /// Its rows, whose distinct values are counted only.
     day: DatePartial,
     /// By report, its rows, and the cells of its distinct counts by metric.
@@ -164,6 +164,7 @@ impl Base {
             return Err(damaged());
         }
         let mut partial = Partial::new();
+        let count = books.values;
         partial.dates.insert(date, books.day.read(plan)?);
         let mut cells = Vec::new();
         for (at, report) in plan.reports.iter().enumerate() {
@@ -184,34 +185,15 @@ impl Base {
             let of_metric = of_metric.collect::<Result<_>>()?;
             cells.push((rows, of_metric));
         }
-        let values: Utf8Array<i64> = of::<Utf8Array<i64>>(&values, 0)?.clone();
+        let values = Texts::new(of::<BinaryArray<i64>>(&values, 0)?.clone());
         let day = partial.dates.remove(&date).ok_or_else(damaged)?;
-        Ok(Self { date, values, day, cells })
+        Ok(Self { date, values, count, day, cells })
     }
 
     /// Events that count.
     #[must_use]
     pub fn counted(&self) -> u64 {
         self.day.counted
-    }
-
-    /// Distinct values of all reports.
-    #[must_use]
-    pub fn values(&self) -> usize {
-        self.values.len()
-    }
-
-    fn rank(&self, text: &str) -> u32 {
-        let (mut low, mut high) = (0, self.values.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            match self.values.value(middle).cmp(text) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return u32::try_from(middle).unwrap_or(NONE),
-            }
-        }
-        NONE
     }
 
     /// The rows with those of more events of the date, which are settled: distinct values are counted only. `new` are the
@@ -233,7 +215,7 @@ impl Base {
 
     fn add(&mut self, more: &Partial) {
         let Some(theirs) = more.dates.get(&self.date) else { return };
-        let ranks: Vec<u32> = more.values.texts().map(|text| self.rank(text)).collect();
+        let ranks: Vec<u32> = more.values.texts().map(|text| self.values.rank(text).unwrap_or(NONE)).collect();
         self.day.counted += theirs.counted;
         add_each(&mut self.day.unfit, &theirs.unfit);
         for ((ours, theirs), (known, cells)) in self.day.reports.iter_mut().zip(&theirs.reports).zip(&self.cells) {
@@ -256,10 +238,12 @@ impl Base {
     }
 
     /// The Partial that it was, with all that its rows have seen.
-    #[must_use]
-    pub fn whole(mut self) -> Partial {
+    ///
+    /// # Errors
+    /// As [`Texts::each`].
+    pub fn whole(mut self) -> Result<Partial> {
         let mut whole = Partial { scanned: self.day.counted, counted: self.day.counted, ..Partial::new() };
-        self.values.values_iter().for_each(|value| _ = whole.values.number(value));
+        self.values.each(self.count, |value| _ = whole.values.number(value))?;
         for (groups, (_, cells)) in self.day.reports.iter_mut().zip(&self.cells) {
             for (state, cells) in groups.states.iter_mut().zip(cells) {
                 let (State::Distinct(distinct), Some(cells)) = (state, cells) else { continue };
@@ -272,7 +256,7 @@ impl Base {
             }
         }
         whole.dates.insert(self.date, self.day);
-        whole
+        Ok(whole)
     }
 }
 

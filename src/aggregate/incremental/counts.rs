@@ -18,25 +18,23 @@ use crate::mongo::positions;
 const TRIES: u32 = 3;
 
 /// The documents below positions, by the server's count less those in `beyond`: at least and at most. Both are one number
-/// unless sinks write meanwhile.
+/// unless sinks write meanwhile. What lies beyond is counted once, since a sink may be far ahead.
 ///
 /// # Errors
 /// As [`told`].
 pub async fn below(events: &Collection<Document>, beyond: &[Document]) -> Result<(i64, i64)> {
     let what = |error| told(format!("aggregate: count {}", events.name()), error);
     let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let mut before = signed(in_ranges(events, beyond).await.map_err(what)?);
-    for _ in 1..TRIES {
-        let all = signed(events.estimated_document_count().await.map_err(what)?);
-        let after = signed(in_ranges(events, beyond).await.map_err(what)?);
-        if before == after {
-            return Ok((all - after, all - before));
+    let mut before = signed(events.estimated_document_count().await.map_err(what)?);
+    let mut tries = 1;
+    loop {
+        let ahead = signed(in_ranges(events, beyond).await.map_err(what)?);
+        let after = signed(events.estimated_document_count().await.map_err(what)?);
+        if before == after || tries == TRIES {
+            return Ok((before.min(after) - ahead, before.max(after) - ahead));
         }
-        before = after;
+        (before, tries) = (after, tries + 1);
     }
-    let all = signed(events.estimated_document_count().await.map_err(what)?);
-    let after = signed(in_ranges(events, beyond).await.map_err(what)?);
-    Ok((all - before.max(after), all - before.min(after)))
 }
 
 async fn in_ranges(

@@ -6,6 +6,7 @@ use super::coverage::Coverage;
 use super::keep::{Change, Keep, NewRow};
 use super::merged::Merged;
 use super::run::Fresh;
+use super::shelf::Shelf;
 use super::store::Mark;
 use super::{Store, base};
 use crate::aggregate::dates;
@@ -20,6 +21,7 @@ pub(super) struct Keeping<'a> {
     at: &'a At<'a>,
     store: &'a Store<'a>,
     now: &'a Coverage,
+    shelf: &'a Shelf,
     documents: Option<i64>,
     keep: Keep,
     /// Whether dates that are written cover what the mark says.
@@ -29,14 +31,19 @@ pub(super) struct Keeping<'a> {
 /// A date's Partial, written.
 ///
 /// # Errors
-/// As [`base::write`].
-pub(super) fn written(partial: &Partial, date: i32, plan: &Plan) -> Result<Change> {
+/// As [`base::write`] and [`Shelf::put`].
+pub(super) fn written(partial: &Partial, date: i32, plan: &Plan, shelf: &Shelf) -> Result<Change> {
     let (bytes, visitors) = base::write(partial, date, plan)?;
-    Ok(Change::Base { bytes, visitors })
+    Ok(Change::Base { bytes: shelf.put(bytes)?, visitors })
 }
 
 impl<'a> Keeping<'a> {
-    pub(super) fn of(at: &'a At<'a>, store: &'a Store<'a>, now: &'a Coverage, below: (i64, i64)) -> Self {
+    pub(super) fn of(
+        (at, store): (&'a At<'a>, &'a Store<'a>),
+        now: &'a Coverage,
+        below: (i64, i64),
+        shelf: &'a Shelf,
+    ) -> Self {
         let before = store.kept.mark.as_ref();
         let tables = store.place.as_ref().map(|(_, place)| place.oids.clone()).unwrap_or_default();
         // While sinks write, the server's count is none that could be compared with a later one.
@@ -59,7 +66,7 @@ impl<'a> Keeping<'a> {
         let days = i32::try_from(at.settings.keep_partials_days).unwrap_or(i32::MAX);
         let before = before.map(|mark| mark.run_id.clone());
         let keep = Keep { before, mark, moves: changed, stay, published, rows: BTreeMap::new(), anew: false, days };
-        Self { at, store, now, documents, keep, front: false }
+        Self { at, store, now, shelf, documents, keep, front: false }
     }
 
     fn keeps(&self) -> bool {
@@ -131,7 +138,7 @@ impl<'a> Keeping<'a> {
         let change = if spilled {
             Change::Void("its partial is larger than memory_limit".into())
         } else {
-            written(partial, date, self.at.plan).unwrap_or_else(|error| Change::Void(error.what))
+            written(partial, date, self.at.plan, self.shelf).unwrap_or_else(|error| Change::Void(error.what))
         };
         self.add(date, change, (documents, counted), true, partial.shifted.contains(&date));
     }

@@ -3,8 +3,8 @@
 use super::base::{self, Base};
 use super::keep::Change;
 use super::keeping;
+use super::shelf::Shelf;
 use super::store::{self, Bytes};
-use crate::aggregate::arrow;
 use crate::aggregate::partial::{DatePartial, Partial};
 use crate::aggregate::reports::plan::Plan;
 use crate::error::Error;
@@ -19,13 +19,13 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    pub(super) fn of(bytes: &Bytes, date: i32, fresh: &Partial, plan: &Plan) -> Result<Self, String> {
+    pub(super) fn of(bytes: &Bytes, date: i32, fresh: &Partial, plan: &Plan, shelf: &Shelf) -> Result<Self, String> {
         let damaged = |_: Error| store::DAMAGED.to_owned();
         let base = Base::read(&bytes.base, date, plan).map_err(damaged)?;
         let mut more = base::only(fresh, date);
         let new = more.counted > 0;
         if let Some(bytes) = &bytes.more {
-            let mut before = arrow::read(bytes, plan).map_err(damaged)?;
+            let mut before = Base::read(bytes, date, plan).and_then(Base::whole).map_err(damaged)?;
             before.merge(more);
             before.settle();
             more = before;
@@ -33,14 +33,16 @@ impl Merged {
         let kept = base.counted() + more.counted - fresh.dates.get(&date).map_or(0, |day| day.counted);
         let mut change = None;
         if new {
-            let bytes_of_more = arrow::write(&more, plan).map_err(damaged)?;
-            change = Some(if bytes_of_more.len() > bytes.base.len() / 4 {
-                let mut whole = Base::read(&bytes.base, date, plan).map_err(damaged)?.whole();
+            let (bytes_of_more, _) = base::write(&more, date, plan).map_err(damaged)?;
+            // Beside it they are read and written again by each run: a few times, then it is made anew.
+            let many = more.counted > base.counted() / 4 || bytes_of_more.len() > bytes.base.len();
+            change = Some(if many {
+                let mut whole = Base::read(&bytes.base, date, plan).and_then(Base::whole).map_err(damaged)?;
                 whole.merge(more.clone());
                 whole.settle();
-                keeping::written(&whole, date, plan).map_err(damaged)?
+                keeping::written(&whole, date, plan, shelf).map_err(|error| error.what)?
             } else {
-                Change::More { bytes: bytes_of_more }
+                Change::More { bytes: shelf.put(bytes_of_more).map_err(|error| error.what)? }
             });
         }
         Ok(Self { day: base.with(&more, fresh), kept, change })

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | [`coverage`] | positions as a set of events |
 //! | [`base`], [`merged`] | a date's Partial as it is kept, and with new events |
+//! | [`texts`] | its distinct values, packed |
 //! | [`counts`] | whether the collection still holds what was read of it |
 //! | [`store`] | the tables of watermarks and Partials |
 //! | [`run`] | one attempt: what is new, what of it is to be trusted, and all of it together |
 //! | [`keeping`], [`keep`] | what a run leaves for the next one |
+//! | [`shelf`] | its bytes until they are written, within bounds |
 //! | [`inventory`] | what is kept, for people: shown, and removed |
 
 pub mod base;
@@ -19,7 +21,9 @@ pub mod keep;
 pub mod keeping;
 pub mod merged;
 pub mod run;
+pub mod shelf;
 pub mod store;
+pub mod texts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,8 +67,15 @@ pub async fn read(at: &At<'_>, named: Option<&BTreeSet<i32>>, store: &Store<'_>)
     let wants = changed || (at.settings.mode == Mode::Incremental && at.settings.keep_partials_days > 0);
     let refreshes = at.settings.mode == Mode::Full && !store.kept.rows.is_empty();
     let (wants, refreshes) = if at.settings.engine.is_some() { (false, false) } else { (wants, refreshes) };
-    let unfit = if !wants && !refreshes { Some(String::new()) } else { unfit(at, store).await? };
-    if let Some(why) = unfit {
+    let (unfit, run) = if wants || refreshes {
+        // Each asks for little, and waits long for it.
+        let (unfit, run, _) = tokio::try_join!(unfit(at, store), Run::new(at, store), at.question())?;
+        (unfit, Some(run))
+    } else {
+        (Some(String::new()), None)
+    };
+    let Some(run) = run.filter(|_| unfit.is_none()) else {
+        let why = unfit.unwrap_or_default();
         if changed {
             return Err(Error::config(format!("aggregate: dates=\"changed\" cannot be known: {why}"))
                 .hint("use dates=\"latest\" with lookback_days, \"all\", or name the dates"));
@@ -72,8 +83,8 @@ pub async fn read(at: &At<'_>, named: Option<&BTreeSet<i32>>, store: &Store<'_>)
         let dated = at.dated_or_later(at.wanted(named).await?).await?;
         let read = dated.partial.scanned;
         return Ok((dated, Increment { why_full: wants.then_some(why), read, ..Increment::default() }));
-    }
-    Run::new(at, store).await?.read(named).await
+    };
+    run.read(named).await
 }
 
 /// Why positions do not say what is in the collection, or nothing can be kept.

@@ -1,14 +1,17 @@
 //! One attempt: what is new, which kept dates can be relied on, and all of it together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::task::JoinSet;
+use bson::Document;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::coverage::Coverage;
 use super::keeping::Keeping;
 use super::merged::Merged;
+use super::shelf::Shelf;
 use super::store::Row;
 use super::{Increment, Store, base, counts, store};
 use crate::aggregate::partial::Partial;
@@ -32,6 +35,8 @@ pub(super) struct Run<'a> {
     front: Option<Coverage>,
     /// Up to where every event lies in a report.
     reported: Option<Coverage>,
+    /// What lies beyond `now`, as ranges of `_id`.
+    beyond: Vec<Document>,
     /// Documents below `now`, by the server: at least and at most.
     below: (i64, i64),
     /// Compared with the index.
@@ -39,6 +44,7 @@ pub(super) struct Run<'a> {
     /// Why kept dates cannot be used.
     void: BTreeMap<i32, String>,
     warnings: Vec<String>,
+    shelf: Arc<Shelf>,
 }
 
 /// New events.
@@ -61,7 +67,9 @@ impl<'a> Run<'a> {
         let beyond = now.beyond(at.covered.sources.keys().copied())?;
         let below = counts::below(at.events, &beyond).await?;
         let (checked, void, warnings) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        Ok(Self { at, store, now, front, reported, below, checked, void, warnings })
+        // Beside what is merged: a part of the limit is enough for what is written soon.
+        let shelf = Arc::new(Shelf::new(at.settings.memory_limit / 8));
+        Ok(Self { at, store, now, front, reported, beyond, below, checked, void, warnings, shelf })
     }
 
     fn covers(&self, row: &Row) -> Option<Coverage> {
@@ -228,9 +236,8 @@ impl<'a> Run<'a> {
         if asked.is_empty() {
             return Ok(unexplained == 0);
         }
-        let beyond = self.now.beyond(at.covered.sources.keys().copied())?;
         let field = &at.settings.time_field;
-        let ahead = counts::written(at.events, &at.moment, field, &beyond).await?;
+        let ahead = counts::written(at.events, &at.moment, field, &self.beyond).await?;
         let mut explained = 0;
         for date in asked {
             let there = counts::on_date(at.events, &at.moment, field, date).await?;
@@ -264,21 +271,31 @@ impl<'a> Run<'a> {
         }
         let usable = concerned.iter().filter(|date| self.usable(**date).is_ok_and(|kept| fresh.from.within(&kept)));
         let usable: Vec<i32> = usable.copied().collect();
-        let mut tasks = JoinSet::new();
-        let found = store::bytes(client, place, &self.store.owner, usable.iter().copied()).await?;
-        for (date, bytes) in found {
-            let (plan, partial) = (Arc::clone(self.at.plan), Arc::clone(&fresh.partial));
-            tasks.spawn_blocking(move || (date, bytes.and_then(|bytes| Merged::of(&bytes, date, &partial, &plan))));
-        }
-        while let Some(done) = tasks.join_next().await {
-            match done.map_err(|error| Error::bug("aggregate: merge kept partials").because(error))? {
-                (date, Ok(one)) => {
-                    merged.insert(date, one);
-                }
-                (date, Err(why)) => {
-                    self.void.insert(date, why);
-                }
+        // Each is in memory as a whole for a moment: as many at once as there are cores, within the limit.
+        let limit = self.at.settings.memory_limit;
+        let room = limit.saturating_sub(u64::try_from(fresh.partial.heap()).unwrap_or(u64::MAX));
+        let takes = |date: &i32| self.store.kept.rows[date].takes;
+        let (usable, large): (Vec<i32>, Vec<i32>) = usable.into_iter().partition(|date| takes(date) <= room);
+        let cores = u64::try_from(std::thread::available_parallelism().map_or(2, NonZero::get)).unwrap_or(2);
+        let most = usable.iter().map(takes).max().unwrap_or(0).max(1);
+        let at_once = usize::try_from(cores.min(room / most)).unwrap_or(1).max(1);
+        let (plan, owner, rows, aside) = (self.at.plan, &self.store.owner, &self.store.kept.rows, &self.shelf);
+        let one = |date: i32| async move {
+            let found = store::bytes(client, place, owner, (date, &rows[&date].run_id)).await?;
+            let (plan, partial, aside) = (Arc::clone(plan), Arc::clone(&fresh.partial), Arc::clone(aside));
+            let made = move || found.and_then(|bytes| Merged::of(&bytes, date, &partial, &plan, &aside));
+            let made = tokio::task::spawn_blocking(made).await;
+            Ok::<_, Error>((date, made.map_err(|error| Error::bug("aggregate: merge kept partials").because(error))?))
+        };
+        let made: Vec<_> = stream::iter(usable).map(one).buffer_unordered(at_once).try_collect().await?;
+        for (date, one) in made {
+            match one {
+                Ok(one) => _ = merged.insert(date, one),
+                Err(why) => _ = self.void.insert(date, why),
             }
+        }
+        for date in large {
+            self.void.insert(date, "its partial is larger than memory_limit".into());
         }
         Ok(merged)
     }
@@ -296,7 +313,7 @@ impl<'a> Run<'a> {
         let mut increment = Increment { incremental, ..Increment::default() };
         let mut whole = Partial::new();
         let mut spilled = 0;
-        let mut keeping = Keeping::of(self.at, self.store, &self.now, self.below);
+        let mut keeping = Keeping::of((self.at, self.store), &self.now, self.below, &self.shelf);
         keeping.from(fresh, self.front.as_ref(), &concerned);
         if let Some(found) = scanned {
             spilled = found.spilled;
@@ -346,7 +363,7 @@ impl<'a> Run<'a> {
     async fn whole(self, wanted: Option<BTreeSet<i32>>, why: String, planned: Instant) -> Result<(Dated, Increment)> {
         let mut dated = self.at.dated_or_later(wanted).await?;
         dated.planned = planned;
-        let mut keeping = Keeping::of(self.at, self.store, &self.now, self.below);
+        let mut keeping = Keeping::of((self.at, self.store), &self.now, self.below, &self.shelf);
         keeping.whole(self.front.as_ref(), &dated);
         let increment = Increment {
             read: dated.partial.scanned,

@@ -127,12 +127,14 @@ impl Publisher {
         reports: &[Report],
         (owner, keep): (&Owner, Option<&mut Keep>),
     ) -> Result<()> {
+        #[cfg(feature = "sabotage")]
+        let mut keep = keep;
         let what = "postgres: publish";
         if keep.is_some() {
             self.ensure_kept().await?;
         }
         let place = &self.place;
-        #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "a mutant commits in the middle"))]
+        #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "mutants commit in the middle"))]
         let mut transaction = begin(&mut self.client, what).await?;
         lock(&transaction, place, dates).await?;
         // After the locks: the time of the publication, not of the wait for it.
@@ -147,6 +149,14 @@ impl Publisher {
                 .map_or_else(|| dates.clone(), |newer| dates.difference(newer).copied().collect())
         };
         books.superseded = texts(newer.values().flatten());
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::is("keep_before_reports")
+            && let Some(keep) = &mut keep
+        {
+            write(&transaction, place, books, owner, keep).await?;
+            transaction.commit().await.map_err(failed(what))?;
+            transaction = begin(&mut self.client, what).await?;
+        }
         let before = keep.as_ref().map(|keep| keep.published.clone()).unwrap_or_default();
         // A date that is left to a later report holds nothing of this job's.
         let mut after: Stamps = dates.iter().map(|date| (*date, BTreeMap::new())).collect();
@@ -158,6 +168,8 @@ impl Publisher {
             let mut checks = checks::Running::of(&self.checks, report, &table, &mine);
             checks.look_before(&transaction).await?;
             let partly = touched::replace(&transaction, &table, report, &mine, (&before, &mut after), clock).await?;
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::step("aggregate.after_touched");
             let whole: BTreeSet<i32> = mine.difference(&partly).copied().collect();
             transaction
                 .execute(&format!("DELETE FROM {table} WHERE {DATE} = ANY($1::text[]::date[])"), &[&texts(&whole)])
@@ -189,6 +201,8 @@ impl Publisher {
         if let Some(keep) = keep {
             keep.published = after;
             write(&transaction, place, books, owner, keep).await?;
+            #[cfg(feature = "sabotage")]
+            crate::sabotage::step("aggregate.after_keep");
         }
         ledger::write(&transaction, place, books, &texts(&published), created).await?;
         #[cfg(feature = "sabotage")]
@@ -289,16 +303,20 @@ async fn lock(transaction: &Transaction<'_>, place: &Place, dates: &BTreeSet<i32
     let what = "postgres: lock tables and dates";
     let classes: BTreeSet<i32> = place.oids.values().map(|oid| i32::from_ne_bytes(oid.to_ne_bytes())).collect();
     let days: Vec<i32> = dates.iter().copied().collect();
-    for class in classes {
-        // 1969-12-31 is day -1, which stands for the whole table.
-        if dates.len() > MANY_DATES || dates.contains(&-1) {
-            transaction.execute("SELECT pg_advisory_xact_lock($1, -1)", &[&class]).await.map_err(failed(what))?;
-            continue;
-        }
-        transaction.execute("SELECT pg_advisory_xact_lock_shared($1, -1)", &[&class]).await.map_err(failed(what))?;
-        let each = "SELECT pg_advisory_xact_lock($1, day) FROM unnest($2::int[]) AS day";
-        transaction.execute(each, &[&class, &days]).await.map_err(failed(what))?;
+    let classes: Vec<i32> = classes.into_iter().collect();
+    // 1969-12-31 is day -1, which stands for the whole table.
+    if dates.len() > MANY_DATES || dates.contains(&-1) {
+        let each = "SELECT pg_advisory_xact_lock(class, -1) FROM unnest($1::int[]) AS class";
+        transaction.execute(each, &[&classes]).await.map_err(failed(what))?;
+        return Ok(());
     }
+    // One after the other, as they stand here: a table, then its dates.
+    let pairs = classes.iter().flat_map(|class| std::iter::once(-1).chain(days.clone()).map(|day| (*class, day)));
+    let (classes, days): (Vec<i32>, Vec<i32>) = pairs.unzip();
+    let each = "SELECT CASE day WHEN -1 THEN pg_advisory_xact_lock_shared(class, day)::text
+            ELSE pg_advisory_xact_lock(class, day)::text END
+        FROM unnest($1::int[], $2::int[]) AS pair(class, day)";
+    transaction.execute(each, &[&classes, &days]).await.map_err(failed(what))?;
     Ok(())
 }
 

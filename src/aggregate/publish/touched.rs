@@ -1,7 +1,7 @@
 //! Rows that new events changed, replaced alone: where the table holds of a date just what this job's last publication
 //! left there. Whether it does is told by the transactions that wrote its rows; anybody's update, insert or delete shows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
@@ -48,9 +48,11 @@ pub async fn replace(
         return Ok(done);
     }
     let what = || format!("postgres: replace rows of {name}");
+    // A number is made of each transaction, not of each row.
     let query = format!(
-        "SELECT {DATE}::text, count(*), sum(xmin::text::bigint)::bigint FROM {table}
-         WHERE {DATE} = ANY($1::text[]::date[]) GROUP BY 1"
+        "SELECT d::text, sum(n)::bigint, sum(n * x::text::bigint)::bigint FROM (
+            SELECT {DATE} AS d, xmin AS x, count(*) AS n FROM {table} WHERE {DATE} = ANY($1::text[]::date[])
+            GROUP BY 1, 2) AS written GROUP BY 1"
     );
     let found = transaction.query(&query, &[&texts(&hopeful)]).await.map_err(failed(what()))?;
     let mut now: BTreeMap<i32, Stamp> = BTreeMap::new();
@@ -59,66 +61,74 @@ pub async fn replace(
             now.insert(date, Stamp { rows: row.get(1), sum: row.get(2) });
         }
     }
-    // Thousands of keys against thousands of rows: never one by one.
-    transaction.batch_execute("SET LOCAL enable_nestloop = off").await.map_err(failed(what()))?;
+    // Thousands of keys against thousands of rows: neither one by one nor sorted, whatever the planner knows of a table.
+    let hash = "SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off";
+    transaction.batch_execute(hash).await.map_err(failed(what()))?;
+    let held = |date: &i32| now.get(date).copied().unwrap_or_default();
+    let mut rows: Vec<(i32, usize)> = Vec::new();
+    let mut asis = Vec::new();
     for date in hopeful {
-        let held = now.get(&date).copied().unwrap_or_default();
-        let Some((first, changed)) = report.changed.get(&date).filter(|_| stamp(&date) == Some(held)) else { continue };
-        let rows: Vec<usize> =
-            changed.iter().enumerate().filter(|(_, changed)| **changed).map(|(row, _)| first + row).collect();
-        let total = i64::try_from(changed.len()).unwrap_or(i64::MAX);
-        let (gone, sum) =
-            if rows.is_empty() { (0, 0) } else { delete(transaction, table, report, date, &rows).await? };
-        let new = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-        if held.rows - gone + new != total {
+        let Some((first, changed)) = report.changed.get(&date).filter(|_| stamp(&date) == Some(held(&date))) else {
+            continue;
+        };
+        let of_date = changed.iter().enumerate().filter(|(_, changed)| **changed).map(|(row, _)| (date, first + row));
+        let before = rows.len();
+        rows.extend(of_date);
+        asis.push((date, changed.len(), rows.len() - before));
+    }
+    let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let gone = if rows.is_empty() { BTreeMap::new() } else { delete(transaction, table, report, &rows).await? };
+    for (date, total, new) in asis {
+        let (held, gone, new) = (held(&date), gone.get(&date).copied().unwrap_or_default(), signed(new));
+        if held.rows - gone.rows + new != signed(total) {
             // Not as it was thought to be: the whole date is replaced.
             continue;
         }
-        if new > 0 {
-            let wanted: BTreeSet<usize> = rows.into_iter().collect();
-            copy(transaction, table, report, |row| wanted.contains(&row), clock.created).await?;
-        }
-        after
-            .entry(date)
-            .or_default()
-            .insert(name.clone(), Stamp { rows: total, sum: held.sum - sum + new * clock.xid });
+        let stamp = Stamp { rows: signed(total), sum: held.sum - gone.sum + new * clock.xid };
+        after.entry(date).or_default().insert(name.clone(), stamp);
         done.insert(date);
+    }
+    let wanted: HashSet<usize> = rows.iter().filter(|(date, _)| done.contains(date)).map(|(_, row)| *row).collect();
+    if !wanted.is_empty() {
+        copy(transaction, table, report, |row| wanted.contains(&row), clock.created).await?;
     }
     Ok(done)
 }
 
+/// Deletes rows by their keys; by date, how many stood there and the sum of the transactions that wrote them.
 async fn delete(
     transaction: &Transaction<'_>,
     table: &str,
     report: &Report,
-    date: i32,
-    rows: &[usize],
-) -> Result<(i64, i64)> {
+    rows: &[(i32, usize)],
+) -> Result<BTreeMap<i32, Stamp>> {
     let what = format!("postgres: replace rows of {}", report.table.name);
     let bug = || Error::bug(what.clone());
     let mut columns: Vec<Vec<String>> = Vec::new();
     for key in &report.table.keys {
         let column = report.frame.column(&key.name).map_err(|error| bug().because(error))?;
         let values = column.str().map_err(|error| bug().because(error))?;
-        columns.push(rows.iter().map(|row| values.get(*row).unwrap_or_default().to_owned()).collect());
+        columns.push(rows.iter().map(|(_, row)| values.get(*row).unwrap_or_default().to_owned()).collect());
     }
+    let days: Vec<i32> = rows.iter().map(|(date, _)| *date).collect();
     let arrays: Vec<String> = (0..columns.len()).map(|at| format!("${}::text[]", at + 2)).collect();
     let names: Vec<String> = (0..columns.len()).map(|at| format!("k{at}")).collect();
     let same: Vec<String> =
         report.table.keys.iter().zip(&names).map(|(key, name)| format!("t.{} = x.{name}", quoted(&key.name))).collect();
     let statement = format!(
-        "WITH gone AS (DELETE FROM {table} AS t USING unnest({}) AS x({}) WHERE t.{DATE} = $1::text::date AND {}
-            RETURNING t.xmin::text::bigint AS writer)
-         SELECT count(*), coalesce(sum(writer), 0)::bigint FROM gone",
+        "WITH gone AS (DELETE FROM {table} AS t USING unnest($1::int[], {}) AS x(day, {})
+            WHERE t.{DATE} = date '1970-01-01' + x.day AND {}
+            RETURNING x.day, t.xmin AS writer),
+         written AS (SELECT day, writer, count(*) AS n FROM gone GROUP BY 1, 2)
+         SELECT day, sum(n)::bigint, sum(n * writer::text::bigint)::bigint FROM written GROUP BY 1",
         arrays.join(", "),
         names.join(", "),
         same.join(" AND ")
     );
-    let date = instant::text(date);
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&date];
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&days];
     parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
-    let row = transaction.query_one(&statement, &parameters).await.map_err(failed(what.clone()))?;
-    Ok((row.get(0), row.get(1)))
+    let gone = transaction.query(&statement, &parameters).await.map_err(failed(what.clone()))?;
+    Ok(gone.iter().map(|row| (row.get(0), Stamp { rows: row.get(1), sum: row.get(2) })).collect())
 }
 
 /// What a table holds of dates that were replaced as a whole.
