@@ -1,12 +1,15 @@
 r"""Incremental reports against full ones: what new events cost, in a collection of any size and age.
 
 Goals: 1% new events, a tenth of them late by days, in <= 5% of a full aggregate of the dates concerned, 0.1% in <= 2%;
-flat in the size of the collection. `python benchmarks/incremental.py [--stack DIR] [--only share,sizes,minutes]`
+flat in the size of the collection. `python benchmarks/incremental.py [--stack DIR] [--only share,sizes,minutes,memory]`
 """
 
 import argparse
+import json
 import secrets
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import date, timedelta
@@ -209,11 +212,39 @@ def minutes(place: Place, options: argparse.Namespace) -> None:
     )
 
 
+PEAK = """
+import json, millpond, resource, sys
+result = millpond.aggregate(**json.loads(sys.argv[1]))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+print(json.dumps([result.mode, len(result.dates), len(result.full_scans), result.kept, peak]))
+"""
+
+
+def memory(place: Place, options: argparse.Namespace) -> None:
+    """What a process takes at most whose new events lie on few dates, and on many."""
+    dates = max(options.dates)
+    place.arrive(dates * 50_000, {"$floor": {"$divide": ["$n", 50_000]}})
+    place.run(dates="changed", keep_partials_days=400)
+    words = {"mongo_uri": place.uri, "postgres_dsn": place.dsn, "database": DATABASE, "collection": place.name}
+    words |= {"dates": "changed", "memory_limit": options.memory_limit << 20, "keep_partials_days": 400}
+    for dates in options.dates:
+        # A third of what is kept: each date is written together anew.
+        place.arrive(dates * 15_000, {"$mod": ["$n", dates]})
+        command = [sys.executable, "-c", PEAK, json.dumps(words)]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        mode, made, whole, kept, peak = json.loads(answer)
+        print(
+            f"{made} dates ({mode}, {whole} read as a whole), {kept:,} events kept, memory_limit "
+            f"{options.memory_limit} MiB: peak {peak} MiB; {place.kept()}",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Print every run, and the medians of ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--stack", type=Path, help="use the running servers of this directory")
-    parser.add_argument("--only", default="share,sizes,minutes")
+    parser.add_argument("--only", default="share,sizes,minutes,memory")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--documents", type=int, default=2_000_000)
     parser.add_argument("--per-date", type=int, default=500_000, dest="per_date")
@@ -223,6 +254,10 @@ def main() -> None:
         "--sizes", type=lambda text: [int(one) for one in text.split(",")], default=[1_000_000, 4_000_000, 10_000_000]
     )
     parser.add_argument("--new", type=int, default=2_000, help="new events of a run, of sizes and minutes")
+    parser.add_argument(
+        "--dates", type=lambda text: [int(one) for one in text.split(",")], default=[10, 40], help="of memory"
+    )
+    parser.add_argument("--memory-limit", type=int, default=64, dest="memory_limit", help="MiB, of memory")
     parser.add_argument("--minutes", type=int, default=60)
     options = parser.parse_args()
     print(describe())
