@@ -72,7 +72,9 @@ class Servers:
         """Delete topics, and wait until they are gone: disks are finite."""
         if not topics:
             return
-        for gone in AdminClient(dict(self.kafka)).delete_topics(list(topics)).values():
+        # Held: a client that is collected takes what it was asked with it.
+        admin = AdminClient(dict(self.kafka))
+        for gone in admin.delete_topics(list(topics)).values():
             gone.exception(timeout=30)
         deadline = time.monotonic() + 30
         while set(topics) & set(self.topics()) and time.monotonic() < deadline:

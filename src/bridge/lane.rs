@@ -17,7 +17,7 @@ use super::said::Said;
 use super::settings::BridgeSettings;
 use super::target::Target;
 use super::throttle::{self, Throttle};
-use super::transaction::{Commit, Transactions};
+use super::transaction::{Commit, Room, Transactions};
 use super::transform::Ready;
 use crate::control::{Control, Level};
 use crate::error::{Error, Result};
@@ -98,26 +98,25 @@ pub fn run(run: &Run, id: &str, first: Transactions, parts: &mut [Part], books: 
         run.control.log(Level::Warning, format!("bridge: {id} starts again ({restarts}): {doubt}"));
         drop(transactions);
         run.control.sleep("bridge: start a lane again", Duration::from_millis(200))?;
-        transactions = init(run, id)?;
+        transactions = init(run, id, parts.len())?;
         settle(run, parts, books, pending)?;
     }
 }
 
-/// Makes the lane's producer.
+/// Makes the producer of a lane of so many source partitions.
 ///
 /// # Errors
 /// As [`Transactions::init`].
-pub fn init(run: &Run, id: &str) -> Result<Transactions> {
-    let queue = (18 * 1024 / run.lanes).max(2 * 1024);
+pub fn init(run: &Run, id: &str, parts: usize) -> Result<Transactions> {
     let topics = &run.target_topics;
-    Transactions::init(
-        &run.target,
-        id,
-        &topics.topic.name,
-        queue,
-        (topics.max_bytes, topics.dead_letter_max_bytes.max(topics.max_bytes)),
-        &run.control,
-    )
+    let same = topics.topic.partitions == run.source_topic.partitions;
+    let room = Room {
+        queue_kbytes: (18 * 1024 / run.lanes).max(2 * 1024),
+        partitions: if same { parts as u64 } else { u64::try_from(topics.topic.partitions).unwrap_or(1) },
+        batch: topics.max_bytes,
+        largest: topics.dead_letter_max_bytes.max(topics.max_bytes),
+    };
+    Transactions::init(&run.target, id, &topics.topic.name, &room, &run.control)
 }
 
 fn assign(run: &Run, parts: &[Part]) -> Result<PartitionReader> {

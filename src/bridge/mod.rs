@@ -76,7 +76,8 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
     let early = crate::sabotage::is("positions_before_init").then(|| start::parts(&run, held)).transpose()?;
     #[cfg(feature = "sabotage")]
     crate::sabotage::step("bridge.before_init");
-    let producers = transaction::init_all(lanes, |lane| lane::init(&run, &id_of(&run, lane)))?;
+    let producers =
+        transaction::init_all(lanes.keys().copied(), |lane| lane::init(&run, &id_of(&run, lane), lanes[&lane]))?;
     #[cfg(feature = "sabotage")]
     crate::sabotage::step("bridge.after_init");
     let parts = start::parts(&run, held)?;
@@ -93,8 +94,13 @@ pub fn bridge(settings: &BridgeSettings, control: &Arc<Control>) -> Result<Bridg
     Ok(answer)
 }
 
-/// Connects, makes and checks the topics; nothing is read or written yet but topics.
-fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) -> Result<(Run, bool, Vec<u32>)> {
+/// Connects, makes and checks the topics; nothing is read or written yet but topics. Also tells whether the target holds
+/// events, and how many partitions each lane has.
+fn prepare(
+    settings: &BridgeSettings,
+    control: &Arc<Control>,
+    began: Instant,
+) -> Result<(Run, bool, BTreeMap<u32, usize>)> {
     settings.check()?;
     let settings = &settings.counting();
     let transform = transform::Ready::new(&settings.transform)?;
@@ -119,9 +125,10 @@ fn prepare(settings: &BridgeSettings, control: &Arc<Control>, began: Instant) ->
     }
     // Before the positions are read, so that a sister shard's first commit raises no false alarm.
     let held = positions::holds_events(&target, &target_topics.topic.name, target_topics.topic.partitions)?;
-    let mut lanes: Vec<u32> = (0..source_topic.partitions).filter(|p| settings.shard.owns(*p)).map(lane_of).collect();
-    lanes.sort_unstable();
-    lanes.dedup();
+    let mut lanes: BTreeMap<u32, usize> = BTreeMap::new();
+    for partition in (0..source_topic.partitions).filter(|partition| settings.shard.owns(*partition)) {
+        *lanes.entry(lane_of(partition)).or_default() += 1;
+    }
     let budget = settings.max_events.map_or(i64::MAX, |most| i64::try_from(most).unwrap_or(i64::MAX));
     let run = Run {
         settings: settings.clone(),

@@ -11,7 +11,7 @@ use super::gaps::Misfit;
 use super::inventory::{self, Job, JobSettings};
 use super::positions::{Kept, Key};
 use super::target_log::TargetLog;
-use super::transaction::{Commit, Transactions};
+use super::transaction::{Commit, Room, Transactions};
 use super::{record, transaction};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -118,7 +118,9 @@ fn fence(
     let lanes: BTreeSet<u32> = partitions.iter().map(|partition| lane_of(*partition)).collect();
     let init = |lane: u32| {
         let id = transaction::transactional_id(&settings.job.job, &job.source_cluster, &topic.name, lane);
-        Transactions::init(&job.target, &id, &job.topic_name, 4_096, (1_048_588, 1_048_588), control)
+        // Positions only: a few small records.
+        let room = Room { queue_kbytes: 4_096, partitions: 1, batch: 1_048_588, largest: 1_048_588 };
+        Transactions::init(&job.target, &id, &job.topic_name, &room, control)
     };
     transaction::init_all(lanes, init)
 }

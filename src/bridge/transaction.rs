@@ -19,9 +19,11 @@ use crate::kafka::{Cluster, Context, client, settings, tokens};
 
 /// A commit that took longer may have been asked twice.
 const CLEAN_COMMIT: Duration = Duration::from_secs(2);
-/// How long an answer is waited for before what lingers is sent: at first, and at most, twice as long each time that
+/// How long a commit waits for an answer before it sends what lingers: at first, and at most, twice as long each time that
 /// nothing came of it.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(512));
+/// The same for a place in a full queue, in which a whole batch is on its way or may go (see [`Room`]) almost always.
+const ROOM_PATIENCE: Duration = Duration::from_millis(256);
 
 /// The transactional id of a lane: job, clusters' side and lane; never a run, a try or a shard count (I3).
 #[must_use]
@@ -61,6 +63,30 @@ pub struct Transactions {
     errors_before: u64,
 }
 
+/// What a producer may hold, and for whom.
+pub struct Room {
+    pub queue_kbytes: u64,
+    /// How many partitions its events go to.
+    pub partitions: u64,
+    /// The most that the topic takes as one batch, in bytes.
+    pub batch: i64,
+    /// The largest record, in bytes.
+    pub largest: i64,
+}
+
+impl Room {
+    fn queue_kbytes(&self) -> u64 {
+        self.queue_kbytes.max(u64::try_from(self.largest / 512).unwrap_or(0))
+    }
+
+    /// So small that a full queue holds a whole batch of some partition, however the events are spread: a queue full of
+    /// parts of batches would wait for its own `linger.ms`.
+    fn batch_size(&self) -> i64 {
+        let share = i64::try_from(self.queue_kbytes() * 1024 / (self.partitions + 1)).unwrap_or(i64::MAX);
+        (self.batch / 2).clamp(1_000, 1_000_000).min(share)
+    }
+}
+
 /// What became of a commit.
 #[derive(Debug)]
 pub enum Commit {
@@ -75,19 +101,10 @@ impl Transactions {
     ///
     /// # Errors
     /// `External` when the coordinator does not answer within a transaction time-out, `Config` when forbidden.
-    pub fn init(
-        cluster: &Cluster,
-        id: &str,
-        topic: &str,
-        queue_kbytes: u64,
-        sizes: (i64, i64),
-        control: &Control,
-    ) -> Result<Self> {
+    pub fn init(cluster: &Cluster, id: &str, topic: &str, room: &Room, control: &Control) -> Result<Self> {
         let what = format!("target: init_transactions of {id}");
-        let (batch, largest) = sizes;
-        let queue_kbytes = queue_kbytes.max(u64::try_from(largest / 512).unwrap_or(0));
-        let mut config = settings::producer(&cluster.properties, id, transaction_timeout_ms(), queue_kbytes);
-        config.set("batch.size", (batch / 2).clamp(1_000, 1_000_000).to_string());
+        let mut config = settings::producer(&cluster.properties, id, transaction_timeout_ms(), room.queue_kbytes());
+        config.set("batch.size", room.batch_size().to_string());
         // The broker judges batches as compressed; what it takes, and what goes too far, is not librdkafka's to say.
         config.set("message.max.bytes", "1000000000");
         let producer: BaseProducer<Context> = client::open(config, &cluster.properties, cluster.role)?;
@@ -238,10 +255,10 @@ impl Transactions {
             return Err(Error::data(format!("target: {what} is larger than a producer's queue"))
                 .hint("raise queue.buffering.max.kbytes of the target"));
         }
-        let mut patience = PATIENCE.0 * 4;
+        let mut patience = ROOM_PATIENCE;
         loop {
             control.check("bridge: write events")?;
-            // A queue full of batches that linger would stay full.
+            // Letters, or records too small to fill a batch, may have filled it with batches that linger.
             if self.answered(full, patience) || self.flushed(patience) {
                 return Ok(());
             }

@@ -192,24 +192,53 @@ impl Tape {
     }
 
     fn duplicates(&self, bytes: &[u8]) -> Result<(), DeadLetter> {
-        let mut keys: Vec<(&[u8], bool)> = Vec::with_capacity(FEW_KEYS);
         for (index, token) in self.tokens.iter().enumerate() {
-            if token.kind != Kind::Object {
-                continue;
-            }
-            keys.clear();
-            let mut member = index + 1;
-            while member < token.next as usize {
-                let key = self.tokens[member];
-                keys.push((key.text(bytes), key.escaped));
-                member = self.tokens[member + 1].next as usize;
-            }
-            if let Some(key) = repeated(&keys) {
+            if token.kind == Kind::Object
+                && let Some(key) = self.repeated(index, bytes)
+            {
                 let name = String::from_utf8_lossy(key).chars().take(60).collect::<String>();
                 return Err(DeadLetter::new(Reason::DuplicateKey, format!("member {name:?} occurs twice")));
             }
         }
         Ok(())
+    }
+
+    /// The names of an object's members, in their order.
+    fn keys(&self, object: usize) -> impl Iterator<Item = Token> {
+        let (mut member, end) = (object + 1, self.tokens[object].next as usize);
+        std::iter::from_fn(move || {
+            let key = (member < end).then(|| self.tokens[member])?;
+            member = self.tokens[member + 1].next as usize;
+            Some(key)
+        })
+    }
+
+    fn repeated<'a>(&self, object: usize, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        // Only keys of one trace are compared: most objects need no comparison at all, and no memory.
+        let mut met = [0_u64; 16];
+        for (i, key) in self.keys(object).enumerate() {
+            if key.escaped || i == FEW_KEYS {
+                return self.repeated_of_many(object, bytes);
+            }
+            let name = key.text(bytes);
+            let trace = trace(name);
+            let (word, bit) = (trace / 64, 1 << (trace % 64));
+            if met[word] & bit != 0 && self.keys(object).take(i).any(|earlier| earlier.text(bytes) == name) {
+                return Some(name);
+            }
+            met[word] |= bit;
+        }
+        None
+    }
+
+    fn repeated_of_many<'a>(&self, object: usize, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let mut names = self.keys(object).map(|key| key.text(bytes));
+        if self.keys(object).any(|key| key.escaped) {
+            let mut seen = HashSet::new();
+            return names.find(|name| !seen.insert(text::code_units(name)));
+        }
+        let mut seen = HashSet::new();
+        names.find(|name| !seen.insert(*name))
     }
 }
 
@@ -218,26 +247,6 @@ fn trace(key: &[u8]) -> usize {
     let at = |i: usize| key.get(i).map_or(0, |byte| usize::from(*byte));
     let middle = key.len() / 2;
     (key.len() * 37 + at(0) * 5 + at(middle) * 11 + at(key.len().wrapping_sub(1)) * 23 + at(middle + 1) * 7) % 1_024
-}
-
-fn repeated<'a>(keys: &[(&'a [u8], bool)]) -> Option<&'a [u8]> {
-    if keys.iter().any(|(_, escaped)| *escaped) {
-        let mut seen = HashSet::with_capacity(keys.len());
-        return keys.iter().find(|(key, _)| !seen.insert(text::code_units(key))).map(|(key, _)| *key);
-    }
-    if keys.len() <= FEW_KEYS {
-        // Only keys of one trace are compared: most objects need no comparison at all.
-        let mut met = [0_u64; 16];
-        return keys.iter().enumerate().find_map(|(i, (key, _))| {
-            let trace = trace(key);
-            let (word, bit) = (trace / 64, 1 << (trace % 64));
-            let again = met[word] & bit != 0;
-            met[word] |= bit;
-            (again && keys[..i].iter().any(|(k, _)| k == key)).then_some(*key)
-        });
-    }
-    let mut seen = HashSet::with_capacity(keys.len());
-    keys.iter().find(|(key, _)| !seen.insert(*key)).map(|(key, _)| *key)
 }
 
 impl Token {

@@ -177,7 +177,7 @@ pub fn consumer(properties: &Properties, group: &str, queue_kbytes: u64, fetch_k
     let mut config = ClientConfig::new();
     config
         .set("client.id", "millpond")
-        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.queue.backoff.ms", "20")
         .set("fetch.wait.max.ms", "50")
         .set("fetch.message.max.bytes", (fetch_kbytes * 1024).to_string())
         .set("queued.min.messages", "1000000")

@@ -30,7 +30,7 @@ use self::settings::Failure;
 pub use self::settings::{ReplayResult, ReplaySettings};
 
 use crate::bridge::target::{self, Target};
-use crate::bridge::transaction::{Commit, Transactions, transactional_id};
+use crate::bridge::transaction::{Commit, Room, Transactions, transactional_id};
 use crate::bridge::transform::Ready;
 use crate::bridge::{positions, record, until_visible};
 use crate::control::{Control, Level};
@@ -127,8 +127,13 @@ impl Replay<'_> {
     fn init(&self) -> Result<Transactions> {
         let job = format!("replay\n{}", self.settings.target_topic);
         let id = transactional_id(&job, &self.cluster.id, &self.letters.name, 0);
-        let sizes = (self.target.max_bytes, self.target.max_bytes);
-        Transactions::init(&self.cluster, &id, &self.settings.target_topic, QUEUE_KBYTES, sizes, &self.control)
+        let room = Room {
+            queue_kbytes: QUEUE_KBYTES,
+            partitions: u64::try_from(self.target.topic.partitions).unwrap_or(1),
+            batch: self.target.max_bytes,
+            largest: self.target.max_bytes,
+        };
+        Transactions::init(&self.cluster, &id, &self.settings.target_topic, &room, &self.control)
     }
 
     fn read_marks(&self) -> Result<Marks> {
