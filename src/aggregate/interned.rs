@@ -15,14 +15,29 @@ pub struct Interned {
     ends: Vec<usize>,
 }
 
-/// Half of the hash is enough to tell nearly all strangers apart and to grow the table, both without a look at a text.
+/// Half of the hash is enough to tell nearly all strangers apart and to grow the table, both without a look at a text; where
+/// that stands is told here too, or each look would wait for the memory once more.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     hash: u32,
     number: u32,
+    /// Where the text begins, and below that its length; [`LONG`] for that and more.
+    place: u64,
 }
 
+/// A length that the place of a text does not hold: it is looked up.
+const LONG: u64 = (1 << LENGTH) - 1;
+const LENGTH: u32 = 20;
+
 impl Slot {
+    fn is(&self, text: &str, bytes: &str, ends: &[usize]) -> bool {
+        let (begin, length) = ((self.place >> LENGTH) as usize, self.place & LONG);
+        if length < LONG {
+            return length == text.len() as u64 && &bytes.as_bytes()[begin..begin + text.len()] == text.as_bytes();
+        }
+        slice(bytes, ends, self.number) == text
+    }
+
     /// The table takes its place from the lower bits and its tag from the upper ones.
     fn spread(self) -> u64 {
         u64::from(self.hash) << 32 | u64::from(self.hash)
@@ -33,9 +48,11 @@ impl Interned {
     /// The number of `text`, a new one at its first sight.
     pub fn number(&mut self, text: &str) -> u32 {
         let hash = (FixedState::with_seed(0).hash_one(text) >> 32) as u32;
-        let new = Slot { hash, number: u32::try_from(self.ends.len()).unwrap_or(u32::MAX) };
+        let number = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
+        let place = (self.bytes.len() as u64) << LENGTH | (text.len() as u64).min(LONG);
+        let new = Slot { hash, number, place };
         let (bytes, ends) = (&self.bytes, &self.ends);
-        let same = |slot: &Slot| slot.hash == hash && slice(bytes, ends, slot.number) == text;
+        let same = |slot: &Slot| slot.hash == hash && slot.is(text, bytes, ends);
         match self.table.entry(new.spread(), same, |slot| slot.spread()) {
             Entry::Occupied(found) => return found.get().number,
             Entry::Vacant(place) => place.insert(new),
@@ -71,7 +88,7 @@ impl Interned {
     /// About how many bytes it takes.
     #[must_use]
     pub fn heap(&self) -> usize {
-        self.bytes.capacity() + 8 * self.ends.capacity() + 9 * self.table.capacity()
+        self.bytes.capacity() + 8 * self.ends.capacity() + 17 * self.table.capacity()
     }
 
     /// The numbers here of all of another's texts, in the order of theirs.
@@ -104,6 +121,16 @@ mod tests {
                 let there = other.number(text);
                 proptest::prop_assert_eq!(theirs[there as usize], number);
             }
+        }
+    }
+
+    #[test]
+    fn a_text_of_megabytes_is_found_too() {
+        let mut interned = Interned::default();
+        let texts = [(1 << 20) - 2, (1 << 20) - 1, 1 << 20, 3 << 20].map(|length| "x".repeat(length));
+        for (number, text) in (0..).zip(&texts) {
+            assert_eq!((interned.number(text), interned.number(text)), (number, number));
+            assert_eq!(interned.text(number), text);
         }
     }
 }

@@ -44,10 +44,14 @@ pub fn write(partial: &Partial, date: i32, plan: &Plan) -> Result<(Vec<u8>, u64)
     let books = serde_json::to_string(&books).map_err(bug)?;
     #[allow(clippy::default_trait_access, reason = "the level is of a crate that this one does not name")]
     let dense = || Compression::ZSTD(Default::default());
-    let texts = Utf8Array::<i64>::from_iter_values(values.iter().map(|number| partial.values.text(*number)));
-    let mut out = Vec::new();
-    stream(&mut out, vec![("value".into(), texts.boxed())], Some(books), dense())?;
-    for groups in &day.reports {
+    let texts = || {
+        let mut out = Vec::new();
+        let texts = Utf8Array::<i64>::from_iter_values(values.iter().map(|number| partial.values.text(*number)));
+        stream(&mut out, vec![("value".into(), texts.boxed())], Some(books), dense())?;
+        Ok(out)
+    };
+    let report = |groups: &Groups| {
+        let mut out = Vec::new();
         let mut order: Vec<u32> = (0..u32::try_from(groups.events.len()).unwrap_or(NONE)).collect();
         order.sort_unstable_by_key(|row| groups.keys.text(*row));
         let mut picked = groups.picked(&order);
@@ -64,7 +68,16 @@ pub fn write(partial: &Partial, date: i32, plan: &Plan) -> Result<(Vec<u8>, u64)
         if !cells.is_empty() {
             stream(&mut out, cells, None, dense())?;
         }
-    }
+        Ok(out)
+    };
+    // Compression is most of it: each report's on a thread of its own.
+    let parts: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+        let report = &report;
+        let reports: Vec<_> = day.reports.iter().map(|groups| scope.spawn(move || report(groups))).collect();
+        let ended = reports.into_iter().map(|thread| thread.join().map_err(|_| bug("a thread panicked"))?);
+        std::iter::once(texts()).chain(ended).collect()
+    });
+    let out = parts.into_iter().collect::<Result<Vec<_>>>()?.concat();
     Ok((out, values.len() as u64))
 }
 
