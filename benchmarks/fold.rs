@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millpond::aggregate::fold::{Folder, Wanted};
+use millpond::aggregate::incremental::base;
 use millpond::aggregate::partial::Partial;
 use millpond::aggregate::reports::plan::{Plan, product_views};
 use millpond::aggregate::spill::Spill;
@@ -74,6 +75,10 @@ fn main() -> Outcome<()> {
         lap("to_arrow");
         arrow::read(&bytes, &plan)?;
         lap("from_arrow");
+        for date in whole.dates.keys() {
+            base::write(&whole, *date, &plan)?;
+        }
+        lap("to_keep");
         told = frames.iter().map(polars::frame::DataFrame::height).sum();
         drop((whole, frames, bytes));
         let third = documents.len().div_ceil(3).max(1);

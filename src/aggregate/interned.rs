@@ -73,6 +73,29 @@ impl Interned {
         (0..u32::try_from(self.ends.len()).unwrap_or(u32::MAX)).map(|number| self.text(number))
     }
 
+    /// Numbers in the order of their texts.
+    #[must_use]
+    pub fn sorted(&self, numbers: impl Iterator<Item = u32>) -> Vec<u32> {
+        let numbers: Vec<u32> = numbers.collect();
+        let first = numbers.first().map_or("", |number| self.text(*number)).as_bytes();
+        let alike = |same: usize, number: &u32| {
+            let (ours, theirs) = (&first[..same], self.text(*number).as_bytes());
+            if theirs.starts_with(ours) { same } else { ours.iter().zip(theirs).take_while(|(a, b)| a == b).count() }
+        };
+        let same = numbers.iter().fold(first.len(), alike);
+        // The first bytes beyond what all begin with, as a number, tell most texts apart without a look at them.
+        let head = |number: &u32| {
+            let rest = &self.text(*number).as_bytes()[same..];
+            let mut head = [0; 8];
+            let length = rest.len().min(8);
+            head[..length].copy_from_slice(&rest[..length]);
+            u64::from_be_bytes(head)
+        };
+        let mut order: Vec<(u64, u32)> = numbers.iter().map(|number| (head(number), *number)).collect();
+        order.sort_unstable_by(|one, other| one.0.cmp(&other.0).then_with(|| self.text(one.1).cmp(self.text(other.1))));
+        order.into_iter().map(|(_, number)| number).collect()
+    }
+
     /// How many texts there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -121,6 +144,18 @@ mod tests {
                 let there = other.number(text);
                 proptest::prop_assert_eq!(theirs[there as usize], number);
             }
+            let mut sorted: Vec<&str> = one.texts().collect();
+            sorted.sort_unstable();
+            let numbers = one.sorted(0..u32::try_from(one.len()).expect("few"));
+            proptest::prop_assert_eq!(numbers.iter().map(|number| one.text(*number)).collect::<Vec<_>>(), sorted);
+        }
+
+        #[test]
+        fn texts_that_begin_alike_are_sorted(texts in proptest::collection::vec("device-[a\\x00é]{0,12}", 0..200)) {
+            let mut interned = Interned::default();
+            texts.iter().for_each(|text| _ = interned.number(text));
+            let numbers = interned.sorted(0..u32::try_from(interned.len()).expect("few"));
+            proptest::prop_assert!(numbers.iter().map(|number| interned.text(*number)).is_sorted());
         }
     }
 

@@ -52,8 +52,7 @@ pub fn write(partial: &Partial, date: i32, plan: &Plan) -> Result<(Vec<u8>, u64)
     };
     let report = |groups: &Groups| {
         let mut out = Vec::new();
-        let mut order: Vec<u32> = (0..u32::try_from(groups.events.len()).unwrap_or(NONE)).collect();
-        order.sort_unstable_by_key(|row| groups.keys.text(*row));
+        let order = groups.keys.sorted(0..u32::try_from(groups.events.len()).unwrap_or(NONE));
         let mut picked = groups.picked(&order);
         let mut cells = Vec::new();
         for (at, state) in groups.states.iter().enumerate() {
@@ -89,22 +88,12 @@ fn ranked(partial: &Partial, day: &DatePartial) -> (Vec<u32>, Vec<u32>) {
             distinct.seen.pairs().iter().for_each(|pair| ranks[(pair & 0xffff_ffff) as usize] = 0);
         }
     }
-    // The first bytes as a number tell most texts apart without a look at them.
-    let head = |text: &str| {
-        let mut head = [0; 8];
-        let length = text.len().min(8);
-        head[..length].copy_from_slice(&text.as_bytes()[..length]);
-        u64::from_be_bytes(head)
-    };
     let used = ranks.iter().zip(0_u32..).filter(|(rank, _)| **rank == 0).map(|(_, number)| number);
-    let mut order: Vec<(u64, u32)> = used.map(|number| (head(partial.values.text(number)), number)).collect();
-    order.sort_unstable_by(|one, other| {
-        one.0.cmp(&other.0).then_with(|| partial.values.text(one.1).cmp(partial.values.text(other.1)))
-    });
-    for ((_, number), rank) in order.iter().zip(0..) {
+    let order = partial.values.sorted(used);
+    for (number, rank) in order.iter().zip(0..) {
         ranks[*number as usize] = rank;
     }
-    (order.into_iter().map(|(_, number)| number).collect(), ranks)
+    (order, ranks)
 }
 
 /// A cell for each row, and how many values it holds.
