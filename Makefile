@@ -64,6 +64,11 @@ bench-sink: environments jars ## sink() beside raw inserts and confluent-kafka +
 bench-publish: environments ## rows into the report tables beside psql's own copy
 	$(DEV)/python benchmarks/publish.py $(BENCH_ARGS)
 
+.PHONY: bench-kernel
+bench-kernel: environments ## fold, merge and finish of reports beside Polars, without servers
+	cargo build --release --locked --quiet --example fold --features pyo3/extension-module
+	$(DEV)/python benchmarks/kernel.py --fold $(CARGO_TARGET_DIR)/release/examples/fold $(BENCH_ARGS)
+
 .PHONY: bench-spark
 bench-spark: environments jars ## aggregate() on a Spark cluster beside the usual Spark job, cold and warm, one worker and two
 	$(DEV)/python benchmarks/spark.py $(BENCH_ARGS)

@@ -56,6 +56,18 @@ def test_what_stands_in_the_way_is_named(servers, name, postgres, kind):
         assert counts_of_ledger(connection) == 1
 
 
+def test_a_table_in_the_place_of_a_view_is_named(servers, name, postgres):
+    """A view of somebody's own is left as it is."""
+    store(servers, name, views(DAY, 2))
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE TABLE top_products_daily (x int)")
+        refused(servers, name, postgres, "top_products_daily", "a table")
+        assert connection.execute("SELECT to_regclass('product_views_daily')").fetchone() == (None,)
+        connection.execute("DROP TABLE top_products_daily; CREATE VIEW top_products_daily AS SELECT 7 AS mine")
+        assert run(servers, name, postgres).published
+        assert connection.execute("SELECT * FROM top_products_daily").fetchall() == [(7,)]
+
+
 def counts_of_ledger(connection: "psycopg.Connection[Any]") -> int:
     (found,) = connection.execute("SELECT count(*) FROM millpond_runs").fetchall()
     return int(found[0])

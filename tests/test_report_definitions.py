@@ -230,3 +230,20 @@ def test_another_definition_of_a_table_is_told(servers, name, postgres):
     assert told[2][0].startswith("mine: ")
     assert results[0].definitions["product_views_daily"] == results[2].definitions["product_views_daily"]
     assert results[0].definitions["mine"] != results[2].definitions["mine"]
+
+
+def test_a_report_on_a_field_that_no_event_has_says_so(servers, name, postgres):
+    """Its rows are none, its books balance, and what other tables hold is not touched."""
+    with servers.mongo() as client:
+        client["tests"][name].create_index("timestamp")
+        client["tests"][name].insert_many([{"timestamp": "2025-10-31", "product_id": i} for i in range(3)])
+    words: dict[str, Any] = {"database": "tests", "collection": name, "dates": "2025-10-31"}
+    known = r.Report("known", "product_id", {"n": r.count(), "price": r.sum("prize"), "who": r.count_distinct("whom")})
+    result = millpond.aggregate(servers.mongo_uri, postgres, **words, reports=known)
+    assert [row[1:4] for row in result.tables["known"]] == [(1, None, 0)] * 3
+    unknown = r.Report("unknown", {"key": "produkt"}, {"n": r.count()})
+    result = millpond.aggregate(servers.mongo_uri, postgres, **words, reports=unknown)
+    assert (result.counted, result.excluded_keys) == (3, {"unknown": {"null_key": 3}})
+    assert "unknown has no row: every event is excluded (null_key 3)" in result.warnings
+    with psycopg.connect(postgres) as connection:
+        assert connection.execute("SELECT count(*) FROM known").fetchone() == (3,)

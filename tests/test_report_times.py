@@ -102,6 +102,8 @@ def test_a_collection_without_a_readable_time_has_no_latest(servers, name, postg
     result = millpond.aggregate(servers.mongo_uri, postgres, database="tests", collection=name)
     assert (result.dates, result.counted) == ([], 0)
     assert [len(table) for table in result.tables.values()] == [0, 0, 0]
+    told = f"no date: none of {len(times)} documents"
+    assert (result.unplaced, [told in warning for warning in result.warnings]) == (len(times), [True] * bool(times))
 
 
 @pytest.mark.parametrize("days", [1, 30])

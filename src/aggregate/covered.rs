@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bson::{Document, doc};
+use foldhash::fast::FixedState;
 use mongodb::Database;
 use mongodb::options::FindOptions;
 
@@ -11,11 +12,15 @@ use crate::error::Result;
 use crate::mongo::positions::POSITIONS;
 use crate::mongo::sources::SOURCES;
 
+/// partition → next offset.
+pub type Offsets = HashMap<u16, i64, FixedState>;
+/// By tag; asked for each document.
+pub type Sources = HashMap<u32, Offsets, FixedState>;
+
 /// How far each source is stored: a report is a function of this.
 #[derive(Debug, Default, Clone)]
 pub struct Covered {
-    /// tag → partition → next offset.
-    pub sources: HashMap<u32, HashMap<u16, i64>>,
+    pub sources: Sources,
     /// tag → `cluster/topic`.
     pub topics: HashMap<u32, String>,
     /// `cluster/topic/partition` → next offset.

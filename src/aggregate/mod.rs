@@ -161,7 +161,15 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     if wanted.is_some() && settings.dates != Dates::Changed {
         let whole = scan::documents(&events, &covered).await?;
         let placed = if increment.incremental { partial.counted } else { partial.scanned };
-        books.unplaced = Some(whole.saturating_sub(placed));
+        let unplaced = whole.saturating_sub(placed);
+        books.unplaced = Some(unplaced);
+        if wanted.as_ref().is_some_and(BTreeSet::is_empty) && unplaced > 0 {
+            books.warnings.push(format!(
+                "no date: none of {unplaced} documents up to the positions has a readable time in {} that is not in the \
+                 future",
+                books.time_field
+            ));
+        }
     }
     let mut dates: BTreeSet<i32> = wanted.unwrap_or_default();
     dates.extend(partial.dates.keys());
@@ -281,6 +289,12 @@ fn keep_books(
             for (reason, count) in &groups.excluded {
                 *reasons.entry((*reason).to_owned()).or_default() += count;
             }
+        }
+    }
+    for (table, reasons) in &books.excluded_keys {
+        if partial.counted > 0 && reasons.values().sum::<u64>() == partial.counted {
+            let told: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            books.warnings.push(format!("{table} has no row: every event is excluded ({})", told.join(", ")));
         }
     }
     for (field, reason, document) in &partial.samples {

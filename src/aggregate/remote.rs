@@ -6,7 +6,7 @@
 //! distinct value where theirs does. No part shares a pair with another, so parts are merged and counted apart, and what
 //! comes back are rows.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrow;
 use super::balance::{self, Source};
-use super::covered::Covered;
+use super::covered::{Covered, Sources};
 use super::interned::Interned;
 use super::moment::Moment;
 use super::partial::Partial;
@@ -75,7 +75,7 @@ impl From<Error> for Failure {
 pub struct Order {
     definition: String,
     /// As [`Covered::sources`].
-    sources: HashMap<u32, HashMap<u16, i64>>,
+    sources: Sources,
     replaced_by: Option<String>,
     dates: Option<BTreeSet<i32>>,
     limit: i64,

@@ -78,23 +78,23 @@ fn part(text: &str, at: usize, columns: usize) -> &str {
 }
 
 fn order(groups: &Groups, keys: &[Key]) -> Vec<u32> {
-    let mut rows: Vec<u32> = (0..u32::try_from(groups.events.len()).unwrap_or(u32::MAX)).collect();
+    let all = 0..u32::try_from(groups.events.len()).unwrap_or(u32::MAX);
     if keys.iter().all(|key| key.kind.is_text()) {
         // NUL is below all that a key holds: joined texts stand as their columns do.
-        rows.sort_unstable_by_key(|row| groups.keys.text(*row));
-    } else {
-        rows.sort_unstable_by(|one, other| {
-            let (one, other) = (groups.keys.text(*one).split('\0'), groups.keys.text(*other).split('\0'));
-            let columns = one.zip(other).zip(keys).map(|((one, other), key)| match key.kind {
-                Kind::Varchar(_) | Kind::Text => one.cmp(other),
-                _ => match (Number::read(one), Number::read(other)) {
-                    (Some(one), Some(other)) => one.compare(&other),
-                    _ => one.cmp(other),
-                },
-            });
-            columns.fold(Ordering::Equal, Ordering::then)
-        });
+        return groups.keys.sorted(all);
     }
+    let mut rows: Vec<u32> = all.collect();
+    rows.sort_unstable_by(|one, other| {
+        let (one, other) = (groups.keys.text(*one).split('\0'), groups.keys.text(*other).split('\0'));
+        let columns = one.zip(other).zip(keys).map(|((one, other), key)| match key.kind {
+            Kind::Varchar(_) | Kind::Text => one.cmp(other),
+            _ => match (Number::read(one), Number::read(other)) {
+                (Some(one), Some(other)) => one.compare(&other),
+                _ => one.cmp(other),
+            },
+        });
+        columns.fold(Ordering::Equal, Ordering::then)
+    });
     rows
 }
 

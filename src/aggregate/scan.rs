@@ -1,5 +1,6 @@
 //! The native engine: parallel raw-batch cursors over a work queue of many small ranges.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -305,15 +306,17 @@ pub async fn run(
         partials.push(ended.map_err(|error| Error::bug("aggregate: a cursor's task panicked").because(error))??);
     }
     let plan = &question.plan;
-    let mut whole = Partial::new();
     // Once one cursor had to, all do: what is counted by parts must not be seen elsewhere too.
-    let aside = spill.used() > 0;
-    for mut partial in partials {
-        if aside {
-            spill.put(&mut partial, plan)?;
+    if spill.used() > 0 {
+        for partial in &mut partials {
+            spill.put(partial, plan)?;
         }
-        whole.merge(partial);
     }
+    // The others are added to the largest, whose texts are numbered as they are.
+    partials.sort_unstable_by_key(|partial| Reverse(partial.heap()));
+    let mut partials = partials.into_iter();
+    let mut whole = partials.next().unwrap_or_default();
+    partials.for_each(|partial| whole.merge(partial));
     spill.total(&mut whole, plan)?;
     // Once, or each report would sort a copy.
     whole.settle();

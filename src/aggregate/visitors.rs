@@ -28,7 +28,11 @@ impl Visitors {
     /// Adds one pair.
     pub fn add(&mut self, key: u32, device: u32) {
         self.pairs.push(u64::from(key) << 32 | u64::from(device));
-        // Memory follows the distinct pairs, not the events: at most as many again wait to be sorted.
+        self.settle_many();
+    }
+
+    /// Memory follows the distinct pairs, not the events: at most as many again wait to be sorted.
+    fn settle_many(&mut self) {
         if self.pairs.len() >= (self.distinct * 2).max(SMALL) {
             self.settle();
         }
@@ -42,9 +46,12 @@ impl Visitors {
 
     /// Adds another's pairs, its numbers changed to ours.
     pub fn merge(&mut self, other: Self, keys: &[u32], devices: &[u32]) {
-        for pair in other.pairs {
-            self.add(keys[(pair >> 32) as usize], devices[(pair & 0xffff_ffff) as usize]);
-        }
+        let ours = |pair: u64| {
+            let (key, device) = (keys[(pair >> 32) as usize], devices[(pair & 0xffff_ffff) as usize]);
+            u64::from(key) << 32 | u64::from(device)
+        };
+        self.pairs.extend(other.pairs.into_iter().map(ours));
+        self.settle_many();
     }
 
     /// How many devices saw each key that any saw.

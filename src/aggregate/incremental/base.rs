@@ -47,12 +47,15 @@ pub fn write(partial: &Partial, date: i32, plan: &Plan) -> Result<(Vec<u8>, u64)
     let books = serde_json::to_string(&books).map_err(bug)?;
     #[allow(clippy::default_trait_access, reason = "the level is of a crate that this one does not name")]
     let dense = || Compression::ZSTD(Default::default());
-    let texts = texts::packed(values.iter().map(|number| partial.values.text(*number)))?;
-    let mut out = Vec::new();
-    stream(&mut out, vec![("value".into(), texts.boxed())], Some(books), dense())?;
-    for groups in &day.reports {
-        let mut order: Vec<u32> = (0..u32::try_from(groups.events.len()).unwrap_or(NONE)).collect();
-        order.sort_unstable_by_key(|row| groups.keys.text(*row));
+    let kept_texts = || {
+        let mut out = Vec::new();
+        let texts = texts::packed(values.iter().map(|number| partial.values.text(*number)))?;
+        stream(&mut out, vec![("value".into(), texts.boxed())], Some(books), dense())?;
+        Ok(out)
+    };
+    let report = |groups: &Groups| {
+        let mut out = Vec::new();
+        let order = groups.keys.sorted(0..u32::try_from(groups.events.len()).unwrap_or(NONE));
         let mut picked = groups.picked(&order);
         let mut cells = Vec::new();
         for (at, state) in groups.states.iter().enumerate() {
@@ -67,7 +70,16 @@ pub fn write(partial: &Partial, date: i32, plan: &Plan) -> Result<(Vec<u8>, u64)
         if !cells.is_empty() {
             stream(&mut out, cells, None, dense())?;
         }
-    }
+        Ok(out)
+    };
+    // Compression is most of it: each report's on a thread of its own.
+    let parts: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+        let report = &report;
+        let reports: Vec<_> = day.reports.iter().map(|groups| scope.spawn(move || report(groups))).collect();
+        let ended = reports.into_iter().map(|thread| thread.join().map_err(|_| bug("a thread panicked"))?);
+        std::iter::once(kept_texts()).chain(ended).collect()
+    });
+    let out = parts.into_iter().collect::<Result<Vec<_>>>()?.concat();
     Ok((out, count))
 }
 
@@ -79,22 +91,12 @@ fn ranked(partial: &Partial, day: &DatePartial) -> (Vec<u32>, Vec<u32>) {
             distinct.seen.pairs().iter().for_each(|pair| ranks[(pair & 0xffff_ffff) as usize] = 0);
         }
     }
-    // The first bytes as a number tell most texts apart without a look at them.
-    let head = |text: &str| {
-        let mut head = [0; 8];
-        let length = text.len().min(8);
-        head[..length].copy_from_slice(&text.as_bytes()[..length]);
-        u64::from_be_bytes(head)
-    };
     let used = ranks.iter().zip(0_u32..).filter(|(rank, _)| **rank == 0).map(|(_, number)| number);
-    let mut order: Vec<(u64, u32)> = used.map(|number| (head(partial.values.text(number)), number)).collect();
-    order.sort_unstable_by(|one, other| {
-        one.0.cmp(&other.0).then_with(|| partial.values.text(one.1).cmp(partial.values.text(other.1)))
-    });
-    for ((_, number), rank) in order.iter().zip(0..) {
+    let order = partial.values.sorted(used);
+    for (number, rank) in order.iter().zip(0..) {
         ranks[*number as usize] = rank;
     }
-    (order.into_iter().map(|(_, number)| number).collect(), ranks)
+    (order, ranks)
 }
 
 /// A cell for each row, and how many values it holds.

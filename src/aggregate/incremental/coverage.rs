@@ -6,7 +6,7 @@ use bson::oid::ObjectId;
 use bson::{Document, doc};
 use serde_json::{Map, Value};
 
-use crate::aggregate::covered::Covered;
+use crate::aggregate::covered::{Covered, Offsets};
 use crate::error::{Error, Result};
 use crate::mongo::sources::event_id;
 
@@ -22,7 +22,7 @@ impl Coverage {
     /// What a collection's positions cover.
     #[must_use]
     pub fn of(covered: &Covered) -> Self {
-        let each = |(tag, partitions): (&u32, &std::collections::HashMap<u16, i64>)| {
+        let each = |(tag, partitions): (&u32, &Offsets)| {
             partitions.iter().map(|(partition, next)| ((*tag, *partition), *next)).collect::<Vec<_>>()
         };
         Self(covered.sources.iter().flat_map(each).collect())

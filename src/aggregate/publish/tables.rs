@@ -176,7 +176,12 @@ pub async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Opt
         let needs: Vec<Need> = table.columns().into_iter().map(|column| Need::of(column.name, column.kind)).collect();
         let created = Need::of(CREATED.to_owned(), Kind::Timestamp);
         relation.refuse_unfit(schema, &table.name, &[needs, vec![created]].concat())?;
-        whole &= table.view.as_ref().is_none_or(|view| found.contains_key(view));
+        if let Some(view) = &table.view {
+            match found.get(view) {
+                None => whole = false,
+                Some(relation) => relation.refuse_no_view(schema, view)?,
+            }
+        }
         oids.insert(table.name.clone(), relation.oid);
     }
     match found.get(ledger::NAME) {
@@ -235,21 +240,34 @@ impl Relation {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    fn kind(&self) -> &'static str {
+        match self.kind.as_str() {
+            "r" => "a table",
+            "v" => "a view",
+            "m" => "a materialized view",
+            "f" => "a foreign table",
+            "p" => "a partitioned table",
+            "S" => "a sequence",
+            "c" => "a composite type",
+            _ => "no table",
+        }
+    }
+
+    /// A view of that name is whoever's; anything else would be taken for the ranking by its readers.
+    fn refuse_no_view(&self, schema: &str, name: &str) -> Result<()> {
+        if matches!(self.kind.as_str(), "v" | "m") {
+            return Ok(());
+        }
+        Err(Error::config(format!("postgres: view {name}: what has that name in {schema} is {}", self.kind()))
+            .hint("rename it, or give another schema="))
+    }
+
     /// What stands there must be a table that takes what we write and gives back what we delete.
     fn refuse_unfit(&self, schema: &str, name: &str, columns: &[Need]) -> Result<()> {
         let what = format!("postgres: table {name}");
         let elsewhere = "rename it, or give another schema=";
-        let kind = match self.kind.as_str() {
-            "r" => None,
-            "v" => Some("a view"),
-            "m" => Some("a materialized view"),
-            "f" => Some("a foreign table"),
-            "p" => Some("a partitioned table"),
-            "S" => Some("a sequence"),
-            "c" => Some("a composite type"),
-            _ => Some("no table"),
-        };
-        if let Some(kind) = kind {
+        if self.kind != "r" {
+            let kind = self.kind();
             return Err(Error::config(format!("{what}: what has that name in {schema} is {kind}")).hint(elsewhere));
         }
         if self.rules || self.policies {
