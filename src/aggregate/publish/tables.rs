@@ -169,6 +169,12 @@ pub async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Opt
     let mut whole = true;
     let mut oids = BTreeMap::new();
     for table in tables {
+        if let Some(view) = &table.view {
+            match found.get(view) {
+                None => whole = false,
+                Some(relation) => relation.refuse_no_view(schema, view)?,
+            }
+        }
         let Some(relation) = found.get(&table.name) else {
             whole = false;
             continue;
@@ -176,12 +182,6 @@ pub async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Opt
         let needs: Vec<Need> = table.columns().into_iter().map(|column| Need::of(column.name, column.kind)).collect();
         let created = Need::of(CREATED.to_owned(), Kind::Timestamp);
         relation.refuse_unfit(schema, &table.name, &[needs, vec![created]].concat())?;
-        if let Some(view) = &table.view {
-            match found.get(view) {
-                None => whole = false,
-                Some(relation) => relation.refuse_no_view(schema, view)?,
-            }
-        }
         oids.insert(table.name.clone(), relation.oid);
     }
     match found.get(ledger::NAME) {
