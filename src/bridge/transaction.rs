@@ -79,11 +79,12 @@ impl Room {
         self.queue_kbytes.max(u64::try_from(self.largest / 512).unwrap_or(0))
     }
 
-    /// So small that a full queue holds a whole batch of some partition, however the events are spread: a queue full of
-    /// parts of batches would wait for its own `linger.ms`.
+    /// What a partition has on its way at once: an idempotent producer's one request (librdkafka counts messages where it
+    /// means requests). So as large as the topic takes, but so small that a full queue holds a whole batch of some
+    /// partition, however the events are spread: a queue full of parts of batches would wait for its own `linger.ms`.
     fn batch_size(&self) -> i64 {
         let share = i64::try_from(self.queue_kbytes() * 1024 / (self.partitions + 1)).unwrap_or(i64::MAX);
-        (self.batch / 2).clamp(1_000, 1_000_000).min(share)
+        (self.batch - self.batch / 16).clamp(1_000, 2_000_000).min(share)
     }
 }
 
