@@ -153,7 +153,9 @@ mod tests {
         #[test]
         fn texts_that_begin_alike_are_sorted(texts in proptest::collection::vec("device-[a\\x00é]{0,12}", 0..200)) {
             let mut interned = Interned::default();
-            texts.iter().for_each(|text| _ = interned.number(text));
+            for text in &texts {
+                interned.number(text);
+            }
             let numbers = interned.sorted(0..u32::try_from(interned.len()).expect("few"));
             proptest::prop_assert!(numbers.iter().map(|number| interned.text(*number)).is_sorted());
         }

@@ -104,20 +104,7 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     settings.check()?;
     let plan = Arc::new(Plan::new(settings.reports.clone(), &settings.time_field, settings.functions.clone()));
     let tables: Vec<Table> = plan.reports.iter().map(reports::definition::Definition::target).collect();
-    let mut books = AggregateBooks {
-        run_id: uuid::Uuid::new_v4().to_string(),
-        job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
-        engine: settings.engine.as_ref().map_or("native", |engine| engine.name()).into(),
-        source: format!("{}.{}", settings.database, settings.collection),
-        time_field: settings.time_field.clone(),
-        definition: plan.name.clone(),
-        definitions: plan
-            .reports
-            .iter()
-            .map(|report| (report.table.clone(), name(std::slice::from_ref(report))))
-            .collect(),
-        ..AggregateBooks::default()
-    };
+    let mut books = begun(settings, &plan);
     let owner = Owner {
         job: books.job.clone(),
         source: books.source.clone(),
@@ -200,6 +187,24 @@ async fn run(settings: &AggregateSettings, control: &Arc<Control>) -> Result<Agg
     control.add_written(partial.counted);
     let tables = reports.into_iter().map(|report| (report.table.name, report.frame)).collect();
     Ok(AggregateResult { books, tables })
+}
+
+/// The books of a run that has read nothing yet.
+fn begun(settings: &AggregateSettings, plan: &Plan) -> AggregateBooks {
+    AggregateBooks {
+        run_id: uuid::Uuid::new_v4().to_string(),
+        job: settings.job.clone().unwrap_or_else(|| format!("{}.{}", settings.database, settings.collection)),
+        engine: settings.engine.as_ref().map_or("native", |engine| engine.name()).into(),
+        source: format!("{}.{}", settings.database, settings.collection),
+        time_field: settings.time_field.clone(),
+        definition: plan.name.clone(),
+        definitions: plan
+            .reports
+            .iter()
+            .map(|report| (report.table.clone(), name(std::slice::from_ref(report))))
+            .collect(),
+        ..AggregateBooks::default()
+    }
 }
 
 /// The rows of every report.
