@@ -41,8 +41,8 @@ _FLAGS = [
 class Web(Services):
     """A web server with two accounts; no scheduler."""
 
-    def __init__(self, home: Path, major: int) -> None:
-        super().__init__(home, major)
+    def __init__(self, home: Path, major: int, dsn: str) -> None:
+        super().__init__(home, major, dsn)
         self.passwords = {name: secrets.token_hex(8) for name in ROLES}
         self.address = f"http://127.0.0.1:{self.port}"
         if major == 3:

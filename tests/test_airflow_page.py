@@ -56,7 +56,7 @@ def fill(servers: Any, topic: str, dsn: str) -> Counter[str]:
 
 @pytest.fixture(scope="module", params=sorted(MAJORS))
 def shown(request, servers, tmp_path_factory):
-    web = Web(tmp_path_factory.mktemp("airflow"), request.param)
+    web = Web(tmp_path_factory.mktemp("airflow"), request.param, servers.dsn)
     topic = f"t{secrets.token_hex(5)}"
     with psycopg.connect(servers.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {topic}")
