@@ -111,7 +111,7 @@ pub fn init(run: &Run, id: &str, parts: usize) -> Result<Transactions> {
     let topics = &run.target_topics;
     let same = topics.topic.partitions == run.source_topic.partitions;
     let room = Room {
-        queue_kbytes: (18 * 1024 / run.lanes).max(2 * 1024),
+        queue_kbytes: (15 * 1024 / run.lanes).max(2 * 1024),
         partitions: if same { parts as u64 } else { u64::try_from(topics.topic.partitions).unwrap_or(1) },
         batch: topics.max_bytes,
         largest: topics.dead_letter_max_bytes.max(topics.max_bytes),
