@@ -7,10 +7,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-use millpond::aggregate::fold::{Folder, Wanted};
+use millpond::aggregate::fold::Folder;
 use millpond::aggregate::incremental::base;
 use millpond::aggregate::partial::Partial;
 use millpond::aggregate::reports::plan::{Plan, product_views};
+use millpond::aggregate::scan::Scope;
 use millpond::aggregate::spill::Spill;
 use millpond::aggregate::{arrow, rows};
 
@@ -18,29 +19,13 @@ const ROUNDS: usize = 5;
 /// Of a cursor's batch.
 const BATCH: usize = 10_000;
 
-/// Every date counts, whoever wrote it.
-struct All;
-
-impl Wanted for All {
-    fn date(&self, _: i32) -> bool {
-        true
-    }
-
-    fn limit(&self) -> i64 {
-        i64::MAX
-    }
-
-    fn covered(&self, _: &[u8; 12]) -> Option<bool> {
-        None
-    }
-}
-
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn fold(documents: &[&[u8]], plan: &Arc<Plan>) -> Outcome<Partial> {
     let mut folder = Folder::new(Arc::clone(plan), Arc::new(Spill::new(u64::MAX)), usize::MAX);
+    let scope = Scope::new(Arc::default(), i64::MAX);
     for batch in documents.chunks(BATCH) {
-        folder.batch(batch, &All)?;
+        folder.batch(batch, &scope)?;
     }
     folder.partial.settle();
     Ok(folder.partial)

@@ -24,10 +24,10 @@ def polars(file: Path) -> dict[str, Any]:
     """Seconds of each step, the best of the rounds."""
     import polars as pl
     import pyarrow as pa
+    from polars_reports import FIELDS, reports
     from pymongoarrow.api import Schema
     from pymongoarrow.context import PyMongoArrowContext
 
-    names = ("product_id", "device_id", "store_id", "referrer_url", "timestamp")
     best: dict[str, float] = {}
     rows = 0
     for _ in range(ROUNDS):
@@ -38,18 +38,12 @@ def polars(file: Path) -> dict[str, Any]:
             best[step] = min(best.get(step, 1e9), time.perf_counter() - began)
             began = time.perf_counter()
 
-        context = PyMongoArrowContext(Schema(dict.fromkeys(names, pa.string())))
+        context = PyMongoArrowContext(Schema(dict.fromkeys(FIELDS, pa.string())))
         context.process_bson_stream(file.read_bytes())
         frame = pl.from_arrow(context.finish())
         assert isinstance(frame, pl.DataFrame)
         lap("columns")
-        views, visitors = pl.len().alias("view_count"), pl.col("device_id").drop_nulls().n_unique()
-        last = pl.col("timestamp").str.to_datetime("%+", strict=False).max().alias("last_view_time")
-        made = [
-            frame.group_by("product_id").agg(views, visitors, last),
-            frame.group_by("store_id").agg(views, visitors),
-            frame.group_by("referrer_url").agg(views),
-        ]
+        made = reports(frame)
         lap("group_by")
         pairs = [
             frame.select(key, "device_id").unique().group_by(key).len().height for key in ("product_id", "store_id")

@@ -239,24 +239,8 @@ mod tests {
 
     use super::*;
     use crate::aggregate::reports::definition::Definition;
+    use crate::aggregate::scan::Scope;
     use crate::aggregate::{arrow, rows};
-
-    /// Every date counts, whoever wrote it.
-    struct All;
-
-    impl Wanted for All {
-        fn date(&self, _: i32) -> bool {
-            true
-        }
-
-        fn limit(&self) -> i64 {
-            i64::MAX
-        }
-
-        fn covered(&self, _: &[u8; 12]) -> Option<bool> {
-            None
-        }
-    }
 
     fn plan() -> Arc<Plan> {
         let mine = json!({"table": "t", "key": {"domain": {"domain": "url"}, "hour": {"hour": {"event_time": true}}},
@@ -269,7 +253,7 @@ mod tests {
 
     fn folded(plan: &Arc<Plan>, documents: &[&[u8]], spill: &Arc<Spill>) -> Partial {
         let mut folder = Folder::new(Arc::clone(plan), Arc::clone(spill), usize::MAX);
-        folder.batch(documents, &All).expect("no function of a user's");
+        folder.batch(documents, &Scope::new(Arc::default(), i64::MAX)).expect("no function of a user's");
         folder.partial
     }
 

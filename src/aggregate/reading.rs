@@ -224,13 +224,7 @@ impl At<'_> {
     /// All dates, no kept one.
     #[must_use]
     pub fn scope(&self) -> Scope {
-        Scope {
-            covered: Arc::clone(&self.covered),
-            dates: None,
-            limit: dates::limit(self.settings),
-            kept: Arc::default(),
-            marks: Arc::default(),
-        }
+        Scope::new(Arc::clone(&self.covered), dates::limit(self.settings))
     }
 
     /// How documents are asked for, which is asked once.

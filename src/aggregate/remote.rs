@@ -196,13 +196,7 @@ pub fn fold(
         let time = order.time.map(|(time, increment)| Timestamp { time, increment });
         let moment = Moment::at(database.client(), time);
         let covered = Covered { sources: order.sources, replaced_by: order.replaced_by, ..Covered::default() };
-        let scope = Scope {
-            covered: covered.into(),
-            dates: order.dates.map(Arc::new),
-            limit: order.limit,
-            kept: Arc::default(),
-            marks: Arc::default(),
-        };
+        let scope = Scope { dates: order.dates.map(Arc::new), ..Scope::new(covered.into(), order.limit) };
         let fields = order.fields.map(|fields| fields.into_iter().map(|field| (field, 1.into())).collect());
         let question = Question { plan: Arc::clone(&plan), fields, moment };
         let events = database.collection(&settings.collection);

@@ -52,6 +52,14 @@ pub struct Scope {
     pub marks: Arc<Vec<Coverage>>,
 }
 
+impl Scope {
+    /// All dates, no kept one.
+    #[must_use]
+    pub fn new(covered: Arc<Covered>, limit: i64) -> Self {
+        Self { covered, dates: None, limit, kept: Arc::default(), marks: Arc::default() }
+    }
+}
+
 impl Wanted for Scope {
     fn date(&self, date: i32) -> bool {
         self.dates.as_ref().is_none_or(|dates| dates.contains(&date))

@@ -82,9 +82,9 @@ impl Room {
     /// What a partition has on its way at once: an idempotent producer's one request (librdkafka counts messages where it
     /// means requests). So as large as the topic takes, but so small that a full queue holds a whole batch of some
     /// partition, however the events are spread: a queue full of parts of batches would wait for its own `linger.ms`.
-    fn batch_size(&self) -> i64 {
-        let share = i64::try_from(self.queue_kbytes() * 1024 / (self.partitions + 1)).unwrap_or(i64::MAX);
-        (self.batch - self.batch / 16).clamp(1_000, 2_000_000).min(share)
+    fn batch_size(&self, queue_kbytes: u64) -> i64 {
+        let share = i64::try_from(queue_kbytes * 1024 / (self.partitions + 1)).unwrap_or(i64::MAX);
+        (self.batch - self.batch / 16).clamp(1_000, 2_000_000).min(share).max(1)
     }
 }
 
@@ -105,7 +105,9 @@ impl Transactions {
     pub fn init(cluster: &Cluster, id: &str, topic: &str, room: &Room, control: &Control) -> Result<Self> {
         let what = format!("target: init_transactions of {id}");
         let mut config = settings::producer(&cluster.properties, id, transaction_timeout_ms(), room.queue_kbytes());
-        config.set("batch.size", room.batch_size().to_string());
+        // A user's own size of the queue has gone before ours.
+        let queue = config.get("queue.buffering.max.kbytes").and_then(|size| size.parse().ok());
+        config.set("batch.size", room.batch_size(queue.unwrap_or_else(|| room.queue_kbytes())).to_string());
         // The broker judges batches as compressed; what it takes, and what goes too far, is not librdkafka's to say.
         config.set("message.max.bytes", "1000000000");
         let producer: BaseProducer<Context> = client::open(config, &cluster.properties, cluster.role)?;

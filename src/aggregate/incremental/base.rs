@@ -128,16 +128,11 @@ fn packed(pairs: &[u64], order: &[u32], ranks: &[u32]) -> Result<(BinaryArray<i6
 }
 
 /// The numbers of a cell.
-fn unpacked(cell: &[u8]) -> impl Iterator<Item = u32> {
-    let (mut rank, mut held, mut shift) = (0_u32, 0_u32, 0_u32);
-    cell.iter().filter_map(move |byte| {
-        held |= u32::from(byte & 0x7f).wrapping_shl(shift);
-        shift += 7;
-        (byte & 0x80 == 0).then(|| {
-            rank = rank.wrapping_add(held);
-            (held, shift) = (0, 0);
-            rank
-        })
+fn unpacked(mut cell: &[u8]) -> impl Iterator<Item = u32> {
+    let mut rank = 0_u32;
+    std::iter::from_fn(move || {
+        rank = rank.wrapping_add(texts::take(&mut cell)?);
+        Some(rank)
     })
 }
 

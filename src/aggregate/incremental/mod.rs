@@ -67,40 +67,36 @@ pub async fn read(at: &At<'_>, named: Option<&BTreeSet<i32>>, store: &Store<'_>)
     let wants = changed || (at.settings.mode == Mode::Incremental && at.settings.keep_partials_days > 0);
     let refreshes = at.settings.mode == Mode::Full && !store.kept.rows.is_empty();
     let (wants, refreshes) = if at.settings.engine.is_some() { (false, false) } else { (wants, refreshes) };
-    let (unfit, run) = if wants || refreshes {
+    let (database, collection) = (at.database.name(), at.events.name());
+    let mut why = if wants || refreshes { unfit(at, store) } else { Some(String::new()) };
+    if why.is_none() {
         // Each asks for little, and waits long for it.
-        let (unfit, run, _) = tokio::try_join!(unfit(at, store), Run::new(at, store), at.question())?;
-        (unfit, Some(run))
-    } else {
-        (Some(String::new()), None)
-    };
-    let Some(run) = run.filter(|_| unfit.is_none()) else {
-        let why = unfit.unwrap_or_default();
-        if changed {
-            return Err(Error::config(format!("aggregate: dates=\"changed\" cannot be known: {why}"))
-                .hint("use dates=\"latest\" with lookback_days, \"all\", or name the dates"));
+        let others = has_other_writers(at.events, &at.covered, &at.moment);
+        let (others, run, _) = tokio::try_join!(others, Run::new(at, store), at.question())?;
+        if !others {
+            return run.read(named).await;
         }
-        let dated = at.dated_or_later(at.wanted(named).await?).await?;
-        let read = dated.partial.scanned;
-        return Ok((dated, Increment { why_full: wants.then_some(why), read, ..Increment::default() }));
-    };
-    run.read(named).await
+        why = Some(format!("other programs than the sink wrote documents of {database}.{collection}"));
+    }
+    let why = why.unwrap_or_default();
+    if changed {
+        return Err(Error::config(format!("aggregate: dates=\"changed\" cannot be known: {why}"))
+            .hint("use dates=\"latest\" with lookback_days, \"all\", or name the dates"));
+    }
+    let dated = at.dated_or_later(at.wanted(named).await?).await?;
+    let read = dated.partial.scanned;
+    Ok((dated, Increment { why_full: wants.then_some(why), read, ..Increment::default() }))
 }
 
-/// Why positions do not say what is in the collection, or nothing can be kept.
-async fn unfit(at: &At<'_>, store: &Store<'_>) -> Result<Option<String>> {
+/// Why positions do not say what is in the collection, or nothing can be kept, as far as nobody has to be asked.
+fn unfit(at: &At<'_>, store: &Store<'_>) -> Option<String> {
     if let Err(why) = &store.place {
-        return Ok(Some(why.clone()));
+        return Some(why.clone());
     }
     let (database, collection) = (at.database.name(), at.events.name());
     if let Some(id) = &at.covered.replaced_by {
-        return Ok(Some(format!("documents of {database}.{collection} are replaced by later events (id={id:?})")));
+        return Some(format!("documents of {database}.{collection} are replaced by later events (id={id:?})"));
     }
-    if at.covered.named.is_empty() {
-        return Ok(Some(format!("{database}.{collection} has no positions: no sink of id=\"kafka\" wrote there")));
-    }
-    if has_other_writers(at.events, &at.covered, &at.moment).await? {
-        return Ok(Some(format!("other programs than the sink wrote documents of {database}.{collection}")));
-    }
-    Ok(None)
+    let none = || format!("{database}.{collection} has no positions: no sink of id=\"kafka\" wrote there");
+    at.covered.named.is_empty().then(none)
 }

@@ -21,12 +21,12 @@ pub(super) fn put(bytes: &mut Vec<u8>, mut number: u32) {
 }
 
 /// Takes a number that [`put`] wrote.
-fn take(bytes: &mut &[u8]) -> Option<usize> {
+pub(super) fn take(bytes: &mut &[u8]) -> Option<u32> {
     let (mut number, mut shift) = (0, 0);
     loop {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
-        number |= usize::from(byte & 0x7f) << shift;
+        number |= u32::from(byte & 0x7f) << shift;
         shift += 7;
         if byte & 0x80 == 0 {
             return Some(number);
@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
 
     /// The next one; `None` at the end, and where the bytes make no sense.
     fn next(&mut self) -> Option<&[u8]> {
-        let (shared, length) = (take(&mut self.left)?, take(&mut self.left)?);
+        let (shared, length) = (take(&mut self.left)? as usize, take(&mut self.left)? as usize);
         let (new, rest) = self.left.split_at_checked(length)?;
         self.left = rest;
         self.text.truncate(shared);
@@ -105,7 +105,7 @@ impl Texts {
             let mut first = self.0.value(middle);
             // It shares nothing.
             take(&mut first)?;
-            let length = take(&mut first)?;
+            let length = take(&mut first)? as usize;
             if first.get(..length)? <= text.as_bytes() { low = middle + 1 } else { high = middle }
         }
         let block = low.checked_sub(1)?;
