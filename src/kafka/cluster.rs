@@ -23,6 +23,8 @@ pub(super) const SETTLE_TRIES: u32 = 10;
 pub(super) const SETTLE: Duration = Duration::from_millis(250);
 /// How long one metadata question may take.
 pub(crate) const ASK: Duration = Duration::from_secs(8);
+/// How long a partition without a leader is asked about: one is elected when its broker is gone.
+const ELECTION: Duration = Duration::from_secs(8);
 
 /// How long a small reading may take.
 const READ: Duration = Duration::from_mins(2);
@@ -198,19 +200,24 @@ impl Cluster {
     /// One offset per partition, ascending by partition.
     ///
     /// # Errors
-    /// `External` when a leader does not answer after three tries, `Cancelled`.
+    /// `External` when a leader does not answer after three tries, or none is elected in eight seconds; `Cancelled`.
     pub fn offsets(&self, topic: &str, partitions: &[i32], spec: Spec, committed: bool) -> Result<Vec<(i32, i64)>> {
         let asked: Vec<_> = partitions.iter().map(|partition| (*partition, spec)).collect();
         let mut said = String::new();
         tokens::give(self.client.client())?;
-        for attempt in 0..3 {
+        let began = Instant::now();
+        for attempt in 1.. {
             match native::list_offsets(self.client.client(), topic, &asked, committed, ASK) {
                 Ok(found) if found.len() == partitions.len() => return Ok(found),
                 Ok(_) => "some partitions are missing in the answer".clone_into(&mut said),
                 Err(error) => said = error,
             }
+            let elected = !said.to_lowercase().contains("leader") || began.elapsed() > ELECTION;
+            if attempt >= 3 && elected {
+                break;
+            }
             // Leaders move while a broker restarts; the client learns of it by asking again.
-            self.control.sleep("kafka: ask log ends", Duration::from_millis(300 * (attempt + 1)))?;
+            self.control.sleep("kafka: ask log ends", Duration::from_millis(300 * attempt.min(4)))?;
         }
         Err(Error::external(format!("{}: log ends of topic {topic}: {said}", self.role.name()))
             .hint("a partition may have no leader just now: retry"))
