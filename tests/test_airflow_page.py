@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.airflow_environment import MAJORS, Airflow
-from tests.airflow_web import Web, browser
+from tests.airflow_web import Web, browser, opened
 
 import millpond
 
@@ -85,14 +85,13 @@ def test_nobody_sees_anything_without_a_login(shown):
 
 def test_a_person_finds_the_page_and_it_tells_the_truth(shown):
     with browser() as chromium:
-        context = chromium.new_context(viewport={"width": 1280, "height": 860})
-        page = context.new_page()
+        page = opened(chromium, viewport={"width": 1280, "height": 860})
         shown.web.log_in(page, "admin")
         # By the menu, as a person does.
         page.get_by_text("Browse", exact=True).first.click()
         page.get_by_text("Millpond", exact=True).first.click()
         frame = page.frame_locator("iframe") if shown.web.major == 3 else page
-        frame.locator(".millpond h1").wait_for(timeout=30_000)
+        frame.locator(".millpond h1").wait_for()
 
         rows = frame.locator("#reports tbody tr")
         first = [rows.nth(n).locator("td").all_inner_texts() for n in range(rows.count())]
@@ -114,21 +113,20 @@ def test_a_person_finds_the_page_and_it_tells_the_truth(shown):
         assert shown.secret not in page.content()
         if shown.web.major == 3:
             assert shown.secret not in frame.locator("html").inner_html()
-        context.close()
+        page.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(shown, scheme):
     with browser() as chromium:
         for size, (width, height) in SIZES.items():
-            context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-            context.add_init_script(f"localStorage.setItem('darkTheme', {json.dumps(scheme == 'dark')})")
-            page = context.new_page()
+            page = opened(chromium, viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.add_init_script(f"localStorage.setItem('darkTheme', {json.dumps(scheme == 'dark')})")
             wrong = errors_of(page)
             shown.web.log_in(page, "admin")
             wrong.clear()
             page.goto(f"{shown.web.address}/millpond/")
-            page.locator(".millpond #runs").wait_for(timeout=30_000)
+            page.locator(".millpond #runs").wait_for()
             assert wrong == []
             body = page.locator(".millpond")
             assert body.evaluate("e => e.scrollWidth <= e.clientWidth"), f"{size} runs over"
@@ -136,7 +134,7 @@ def test_it_fits_and_can_be_read(shown, scheme):
             if SHOTS:
                 page.wait_for_timeout(300)
                 page.screenshot(path=Path(SHOTS) / f"page-{shown.web.major}-{scheme}-{size}.png", full_page=True)
-            context.close()
+            page.context.close()
 
 
 def errors_of(page: Any) -> list[Any]:
@@ -160,7 +158,7 @@ def luminance(colour: list[int]) -> float:
 
 def test_raw_events_are_for_those_who_may_read_the_connection(shown):
     with browser() as chromium:
-        page = chromium.new_page()
+        page = opened(chromium)
         shown.web.log_in(page, "viewer")
         page.goto(f"{shown.web.address}/millpond/letters?topic={shown.topic}_to.dead_letters")
         page.locator("tbody a", has_text="type").click()
