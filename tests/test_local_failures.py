@@ -111,7 +111,7 @@ def test_a_killed_up_leaves_nothing_that_down_does_not_end(stack, tmp_path):
             assert kept.items() <= pids(status).items()
             remote = millpond.kafka_from_jaas(status["remote"]["jaas"], status["remote"]["bootstrap"])
             assert remote["sasl.username"] == status["remote"]["username"]
-            assert len(AdminClient(dict(remote)).list_topics(timeout=5).brokers) == 1
+            assert len(AdminClient(dict(remote)).list_topics(timeout=60).brokers) == 1
             with pytest.raises(KafkaException):
                 AdminClient({**remote, "sasl.password": "wrong", "log_level": 0}).list_topics(timeout=2)
             with mongo(status) as client, psycopg.connect(status["postgres"]["dsn"]):

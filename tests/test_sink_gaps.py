@@ -137,7 +137,7 @@ def test_retention_that_takes_events_while_they_are_read(servers, name, sink, on
     runner.start()
     until(lambda: stored(servers, name))
     delete_before(servers.kafka, name, {0: 290})
-    runner.join(60)
+    runner.join(180)
     found = stored(servers, name)
     read = len(found) - (10 if on_gap == "earliest" else 0)
     assert 0 < read < 290
@@ -180,7 +180,7 @@ def test_a_topic_that_is_made_again_while_it_is_read(servers, name):
         )
     finally:
         os.kill(child.pid, signal.SIGCONT)
-    told = child.communicate(timeout=90)[1].decode()
+    told = child.communicate(timeout=300)[1].decode()
     assert child.returncode == 1, told
     assert f"topic {name} was recreated" in told, told
     found = stored(servers, name)
