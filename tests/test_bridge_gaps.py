@@ -196,7 +196,7 @@ except millpond.PositionError as error:
 def test_a_source_that_is_recreated_while_it_is_read(servers, name, words):
     """The client would go on in the new topic at the offset where it was: nothing of that is committed."""
     servers.create(servers.remote, name, 1)
-    send_singly(servers.remote, name, [(None, b"%08d" % number + b"x" * 900, 0) for number in range(120)])
+    send_singly(servers.remote, name, [(None, b"%08d" % number + b"x" * 900, 0) for number in range(240)])
     code = CHILD.format(source=servers.remote | SLOW, target=servers.kafka | EAGER, words=words)
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     try:
@@ -204,7 +204,7 @@ def test_a_source_that_is_recreated_while_it_is_read(servers, name, words):
         # Stopped meanwhile: an empty topic would be noticed by the offset.
         os.kill(child.pid, signal.SIGSTOP)
         recreate(servers, servers.remote, name, 1)
-        send_singly(servers.remote, name, [(None, b"%08d" % number + b"y" * 900, 0) for number in range(150)])
+        send_singly(servers.remote, name, [(None, b"%08d" % number + b"y" * 900, 0) for number in range(280)])
     finally:
         os.kill(child.pid, signal.SIGCONT)
     told = child.communicate(timeout=300)[1].decode()
@@ -213,9 +213,9 @@ def test_a_source_that_is_recreated_while_it_is_read(servers, name, words):
     found = [m.value()[:9] for m in servers.read(servers.kafka, f"{name}-out")]
     assert found == [b"%08dx" % number for number in range(len(found))]
     result = millpond.bridge(servers.remote, servers.kafka, **words, on_gap="earliest")
-    assert result.read == 150
+    assert result.read == 280
     found = [m.value()[:9] for m in servers.read(servers.kafka, f"{name}-out")]
-    assert found[-150:] == [b"%08dy" % number for number in range(150)]
+    assert found[-280:] == [b"%08dy" % number for number in range(280)]
 
 
 @pytest.mark.parametrize("change", ["recreated", "emptied"])

@@ -166,7 +166,7 @@ except millpond.PositionError as error:
 def test_a_topic_that_is_made_again_while_it_is_read(servers, name):
     """The client would go on in the new topic at the offset where it was: nothing of that is stored."""
     servers.create(servers.kafka, name, 1)
-    send_singly(servers.kafka, name, [(None, b'{"n":%d,"x":"%s"}' % (n, b"x" * 900), 0) for n in range(120)])
+    send_singly(servers.kafka, name, [(None, b'{"n":%d,"x":"%s"}' % (n, b"x" * 900), 0) for n in range(240)])
     words = {"topic": name, "database": "tests", "collection": name, "batch_size": 3}
     code = CHILD.format(source=servers.kafka | SLOW, uri=servers.mongo_uri, words=words)
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
@@ -176,7 +176,7 @@ def test_a_topic_that_is_made_again_while_it_is_read(servers, name):
         os.kill(child.pid, signal.SIGSTOP)
         recreate(servers, servers.kafka, name, 1)
         send_singly(
-            servers.kafka, name, [(None, b'{"n":%d,"x":"%s"}' % (n, b"y" * 900), 0) for n in range(1_000, 1_150)]
+            servers.kafka, name, [(None, b'{"n":%d,"x":"%s"}' % (n, b"y" * 900), 0) for n in range(1_000, 1_280)]
         )
     finally:
         os.kill(child.pid, signal.SIGCONT)
