@@ -217,10 +217,15 @@ def test_a_server_that_is_down_takes_nothing_from_the_others(servers, name, post
         airflow.connect("kafka_default", {"conn_type": "kafka", "extra": servers.kafka})
         airflow.connect("mongo_default", f"mongodb://127.0.0.1:{port}/d")
         airflow.connect("postgres_default", postgres)
-        airflow.env |= {"AIRFLOW__MILLPOND__PAGE_SECONDS": "15", "AIRFLOW__MILLPOND__JOBS": f"{name}*"}
+        airflow.env["AIRFLOW__MILLPOND__JOBS"] = f"{name}*"
         fill(servers, name, postgres)
-        html = json.loads(airflow.python("-c", LOOK.replace("<b>", "product_views_daily").replace("x' OR 1=1", "")
-                          ).partition("ANSWER")[2])["html"]  # fmt: skip
+        look = LOOK.replace("<b>", "product_views_daily").replace("x' OR 1=1", "")
+        # Those that answer may need longer beside other work; the silent one takes all that there is.
+        for seconds in ("15", "60"):
+            airflow.env["AIRFLOW__MILLPOND__PAGE_SECONDS"] = seconds
+            html = json.loads(airflow.python("-c", look).partition("ANSWER")[2])["html"]
+            if "p11" in html and f"{name}_to.dead_letters" in html:
+                break
     # The bridge's books without its source's logs; the reports; and of the silent one, that it is.
     assert "its log is not compared: no answer in time" in html
     assert re.search(r"403</td>.*400</td>.*3</td>", html, re.DOTALL)
