@@ -93,7 +93,7 @@ class Servers:
                 if message is None:
                     assert left <= held, f"topic {topic} does not answer"
                     continue
-                error, partition = message.error(), message.partition()
+                error, partition = message.error(), int(message.partition() or 0)
                 if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     # Compaction left batches without records, which librdkafka takes for that (librdkafka#1472).
                     continue
@@ -103,7 +103,7 @@ class Servers:
                     continue
                 assert error.code() == KafkaError._PARTITION_EOF, error
                 _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-                (held.add if message.offset() < end else left.discard)(partition)
+                (held.add if int(message.offset() or 0) < end else left.discard)(partition)
             return found
         finally:
             consumer.close()

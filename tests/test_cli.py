@@ -105,18 +105,18 @@ def test_doctor_names_what_is_wrong_and_no_secret(servers, name, tmp_path):
     tables["target"] = {"bootstrap.servers": "127.0.0.1:1"}
     tables["mongo"] = {"uri": f"mongodb://u:{SECRET}@127.0.0.1:1/"}
     bad.write_text(toml(tables))
-    done: Any = None
+    told: Any = None
 
     def once() -> float:
-        nonlocal done
+        nonlocal told
         began = time.monotonic()
-        done = call("doctor", "--config", bad, "--json")
+        told = call("doctor", "--config", bad, "--json")
         return time.monotonic() - began
 
     within(12, once)
-    assert done.returncode == 2
-    assert SECRET not in done.stdout + done.stderr
-    findings = json.loads(done.stdout)
+    assert told.returncode == 2
+    assert SECRET not in told.stdout + told.stderr
+    findings = json.loads(told.stdout)
     assert [(found["what"], found["ok"]) for found in findings] == [
         ("source", False),
         ("target", False),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -39,7 +40,7 @@ def beginning(stack: Stack, only: str, begun: Callable[[dict[str, psutil.Process
     for _ in range(5):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as up:
             try:
-                until(lambda up=up: begun(processes.running(stack.directory)) or up.poll() is not None)
+                until(partial(lambda up: begun(processes.running(stack.directory)) or up.poll() is not None, up))
                 met = up.poll() is None
             finally:
                 up.kill()

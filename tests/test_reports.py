@@ -261,7 +261,7 @@ def test_offsets_in_the_billions_cost_no_more_than_their_events(servers, name):
         def once() -> float:
             result = millpond.aggregate(servers.mongo_uri, None, database=name, collection=name, dates="all")
             assert (result.scanned, result.counted, result.repeatable) == (100, 100, True)
-            return result.seconds
+            return float(result.seconds)
 
         try:
             within(3, once)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,11 +307,11 @@ def test_terminated_by_a_signal_of_the_scheduler(servers, name):
     words = numbers.words | {"max_events_per_second": 500.0}
     code = f"import millpond; millpond.sink({servers.kafka!r}, {servers.mongo_uri!r}, **{words!r})"
     with servers.mongo() as client:
-        stored = client["tests"][name]
+        count = client["tests"][name].estimated_document_count
         for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-            before = stored.estimated_document_count()
+            before = count()
             child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ)
-            until(lambda before=before: stored.estimated_document_count() > before)
+            until(partial(lambda before: count() > before, before))
             child.send_signal(sent)
             child.wait(60)
             assert child.returncode != 0
