@@ -49,8 +49,8 @@ with DAG("ended", schedule=None, start_date=datetime.datetime(2025, 1, 1)):
         SinkOperator(
             task_id=name, topic="{{ dag_run.conf.topic }}", database="{{ dag_run.conf.topic }}", collection=name,
             # The first try takes four minutes, far longer than the test waits for its end; the second one seconds.
-            max_events_per_second="{{ 50 if ti.try_number == 1 else '' }}", batch_size=10,
-            retries=1, retry_delay=datetime.timedelta(seconds=1),
+            max_events_per_second="{{ 50 if ti.try_number == 1 else '' }}",
+            batch_size="{{ 10 if ti.try_number == 1 else 1000 }}", retries=1, retry_delay=datetime.timedelta(seconds=1),
             **{word: datetime.timedelta(seconds=seconds) for word, seconds in more.items()},
         )
 """
