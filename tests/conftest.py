@@ -9,13 +9,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pymongo
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from tests.local_servers import until
 
@@ -55,6 +56,10 @@ class Servers:
         replicas = 1 if "sasl.username" in cluster else 3
         made = NewTopic(topic, partitions, replicas, config={"retention.ms": "-1"} | config)
         admin.create_topics([made])[topic].result(timeout=60)
+        # Not every broker hears of it at once, and a client may ask any.
+        for broker in cluster["bootstrap.servers"].split(","):
+            asked = AdminClient({**cluster, "bootstrap.servers": broker})
+            until(partial(led, asked, topic, partitions))
 
     def send(
         self,
@@ -107,6 +112,15 @@ class Servers:
             return found
         finally:
             consumer.close()
+
+
+def led(admin: AdminClient, topic: str, partitions: int) -> bool:
+    """Whether a topic has all its leaders, as the broker knows it to which a client came first."""
+    try:
+        found = admin.list_topics(topic, timeout=60).topics[topic].partitions.values()
+    except KafkaException:
+        return False
+    return len(found) == partitions and all(one.leader >= 0 for one in found)
 
 
 def started(directory: Path) -> Iterator[Servers]:

@@ -16,6 +16,8 @@ from tests.airflow_web import Web, browser, opened
 
 import millpond
 
+# A database migrated, accounts made and a server started before its first test, for each major.
+pytestmark = pytest.mark.timeout(1_800)
 EVENTS = 400
 HOSTILE = b'{"product_id": {"a": "<script>document.title=\'hit\'</script>"}, "device_id": "d"}'
 # Where screenshots go that the docs show; by default they are only made and measured.
