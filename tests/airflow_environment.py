@@ -5,6 +5,7 @@ Owns the subprocesses. Refuses to stand in for Airflow: all of it is the real on
 
 import json
 import os
+import secrets
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = ROOT / "dags"
@@ -57,11 +59,20 @@ class Outcome:
 
 
 class Airflow:
-    """One AIRFLOW_HOME with a migrated database."""
+    """One AIRFLOW_HOME. What runs in it keeps its metadata in a database of its own on the server of `dsn`.
+
+    No SQLite: that refuses a writer at once whose snapshot another process has overtaken, however long it may wait; and
+    each task is two processes.
+    """
 
     def __init__(
-        self, home: Path, connections: dict[str, dict[str, Any]] | None = None, environment: Path = ENVIRONMENT
+        self,
+        home: Path,
+        connections: dict[str, dict[str, Any]] | None = None,
+        environment: Path = ENVIRONMENT,
+        dsn: str = "",
     ) -> None:
+        """Make the home, and the database: `drop` removes it."""
         self.home = home
         self.bin = environment / "bin"
         self.dags = home / "dags"
@@ -75,12 +86,24 @@ class Airflow:
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
             # A task that ends would put the next one in a queue that nobody empties here.
             "AIRFLOW__SCHEDULER__SCHEDULE_AFTER_TASK_EXECUTION": "False",
+            # Of what only imports.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
-        for name, connection in (connections or {}).items():
-            self.connect(name, connection)
+        for name, told in (connections or {}).items():
+            self.connect(name, told)
+        self._dsn, self._database = dsn, f"t{secrets.token_hex(5)}"
+        if dsn:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {self._database}")
+            scheme, _, server = dsn.rpartition("/")[0].partition("://")
+            self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"{scheme}+psycopg2://{server}/{self._database}"
+
+    def drop(self) -> None:
+        """Remove the database, whoever is still connected."""
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {self._database} WITH (FORCE)")
 
     def connect(self, name: str, connection: dict[str, Any] | str) -> None:
         """Define a connection, as a mapping or a URI, for what is started from now on."""
@@ -106,7 +129,7 @@ class Airflow:
             return True
         return not any(child.status() != psutil.STATUS_ZOMBIE for child in children)
 
-    def run_task(self, dag_id: str, task_id: str, run_id: str, timeout: float = 120) -> "Outcome":
+    def run_task(self, dag_id: str, task_id: str, run_id: str, timeout: float = 480) -> "Outcome":
         """Run a task to its end."""
         with self.start_task(dag_id, task_id, run_id) as job:
             job.communicate(timeout=timeout)
@@ -124,11 +147,11 @@ class Airflow:
         command = [str(self.bin / "airflow"), *words]
         return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def call(self, *words: str, timeout: float = 180) -> str:
+    def call(self, *words: str, timeout: float = 480) -> str:
         """Run `airflow …` to its end and return what it said; a failure shows it."""
         return self._finish([str(self.bin / "airflow"), *words], timeout)
 
-    def python(self, *words: str, timeout: float = 180) -> str:
+    def python(self, *words: str, timeout: float = 480) -> str:
         """Run Python in Airflow's environment and return what it said; a failure shows it."""
         return self._finish([str(self.bin / "python"), *words], timeout)
 

@@ -15,37 +15,25 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from tests.airflow_environment import MAJORS, Airflow
 from tests.local_servers import until
 
+from millpond.local import ports
+
 _CONSOLE = Path(__file__).with_name("airflow_console.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Services(Airflow):
     """One home and the processes that serve it."""
 
     def __init__(self, home: Path, major: int, dsn: str) -> None:
-        """Its metadata database, one of its own on the server of `dsn`, goes with `down`.
-
-        No SQLite: that refuses a writer at once whose snapshot another process has overtaken, however long it may wait.
-        """
-        super().__init__(home, environment=MAJORS[major])
-        self._dsn, self._database = dsn, f"t{secrets.token_hex(5)}"
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {self._database}")
-        scheme, _, server = dsn.rpartition("/")[0].partition("://")
+        """Its metadata database goes with `down`."""
+        super().__init__(home, environment=MAJORS[major], dsn=dsn)
         self.major = major
-        self.port, self.health_port = free_port(), free_port()
+        # Of those that no outgoing connection takes before they are bound.
+        self.port, self.health_port = ports.reserve(home, 2)
         secret = secrets.token_hex(32)
         self.env |= {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{scheme}+psycopg2://{server}/{self._database}",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "3",
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
@@ -84,7 +72,7 @@ class Services(Airflow):
             self.serve("api-server")
             self.serve("dag-processor")
             # A task that cannot reach it fails.
-            until(self._answers, 180)
+            until(self._answers, 400)
         self.serve("scheduler")
         self.serve("triggerer")
 
@@ -121,8 +109,7 @@ class Services(Airflow):
         if self._console is not None:
             self._console.kill()
             self._console.communicate()
-        with psycopg.connect(self._dsn, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {self._database} WITH (FORCE)")
+        self.drop()
 
     def ask(self, do: str, **words: Any) -> Any:
         """Ask the console, which starts once."""
@@ -145,7 +132,7 @@ class Services(Airflow):
         assert line, (self.home / "console.log").read_text()[-3000:]
         return json.loads(line)
 
-    def make_run(self, dag_id: str, conf: dict[str, Any], seconds: float = 90) -> str:
+    def make_run(self, dag_id: str, conf: dict[str, Any], seconds: float = 300) -> str:
         """Make a run as soon as the DAG's file has been read."""
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         until(lambda: self.ask("trigger", dag_id=dag_id, run_id=run_id, conf=conf) == "made", seconds)
@@ -156,7 +143,7 @@ class Services(Airflow):
         tasks: dict[str, Any] = self.ask("stand", dag_id=dag_id, run_id=run_id)[run_id]["tasks"]
         return tasks
 
-    def ended(self, dag_id: str, run_id: str, seconds: float = 180) -> dict[str, Any]:
+    def ended(self, dag_id: str, run_id: str, seconds: float = 500) -> dict[str, Any]:
         """Wait for the end of a run and return its state and its tasks'."""
         deadline = time.monotonic() + seconds
         while True:

@@ -19,6 +19,7 @@ from tests.airflow_environment import ROOT
 from tests.airflow_services import Services
 from tests.local_servers import until
 
+PATIENCE_MS = 180_000
 ROLES = {"admin": "Admin", "viewer": "Viewer"}
 # In one process what `airflow users create` does twice and `airflow roles add-perms` once: a viewer may see the page.
 _ACCOUNTS = """
@@ -70,7 +71,7 @@ class Web(Services):
             # Before the server: both write to the same few rows.
             self.python("-c", _ACCOUNTS, json.dumps(self.passwords), json.dumps(ROLES))
         self.serve("api-server" if self.major == 3 else "webserver")
-        until(lambda: self.get("/health" if self.major == 2 else "/api/v2/version")[0] == 200, 120)
+        until(lambda: self.get("/health" if self.major == 2 else "/api/v2/version")[0] == 200, 400)
 
     def get(self, path: str) -> tuple[int, str, str]:
         """Ask as nobody: status, where it leads, body."""
@@ -80,7 +81,7 @@ class Web(Services):
                 return None
 
         try:
-            with urllib.request.build_opener(Stays).open(self.address + path, timeout=20) as answer:
+            with urllib.request.build_opener(Stays).open(self.address + path, timeout=60) as answer:
                 return answer.status, "", answer.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             return error.code, error.headers.get("Location") or "", error.read().decode(errors="replace")
@@ -93,7 +94,14 @@ class Web(Services):
         page.locator("input[name=username]").fill(name)
         page.locator("input[name=password]").fill(self.passwords[name])
         page.locator("input[type=submit], button[type=submit]").first.click()
-        page.wait_for_url(lambda url: "login" not in url, timeout=30_000)
+        page.wait_for_url(lambda url: "login" not in url, timeout=PATIENCE_MS)
+
+
+def opened(chromium: Browser, **words: Any) -> Page:
+    """Open a page in a context of its own, which waits as long as a busy machine may take."""
+    context = chromium.new_context(**words)
+    context.set_default_timeout(PATIENCE_MS)
+    return context.new_page()
 
 
 @contextmanager

@@ -6,16 +6,19 @@
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pymongo
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from tests.local_servers import until
 
 import millpond
 from millpond.local import Stack
@@ -52,7 +55,11 @@ class Servers:
         admin = AdminClient(dict(cluster))
         replicas = 1 if "sasl.username" in cluster else 3
         made = NewTopic(topic, partitions, replicas, config={"retention.ms": "-1"} | config)
-        admin.create_topics([made])[topic].result(timeout=20)
+        admin.create_topics([made])[topic].result(timeout=60)
+        # Not every broker hears of it at once, and a client may ask any.
+        for broker in cluster["bootstrap.servers"].split(","):
+            asked = AdminClient({**cluster, "bootstrap.servers": broker})
+            until(partial(led, asked, topic, partitions))
 
     def send(
         self,
@@ -69,34 +76,51 @@ class Servers:
         for key, value, partition in events:
             producer.produce(topic, value, key, partition, **words)
             producer.poll(0)
-        assert producer.flush(30) == 0
+        assert producer.flush(120) == 0
 
     def read(self, cluster: dict[str, str], topic: str, start: int = 0) -> "list[Message[bytes, bytes]]":
-        """Read every committed event of a topic from an offset, per partition in order."""
+        """Read every committed event of a topic from an offset, per partition in order.
+
+        Where a transaction is open its end is waited for a while: brokers write it after they have promised to.
+        """
         consumer = Consumer(
             dict(cluster)
             | {"group.id": "test", "isolation.level": "read_committed"}
             | {"enable.partition.eof": True, "auto.offset.reset": "error", "fetch.wait.max.ms": 10}
         )
         try:
-            left = set(consumer.list_topics(topic, timeout=20).topics[topic].partitions)
+            # Not every broker hears of a new topic at once.
+            left = set(until(lambda: consumer.list_topics(topic, timeout=60).topics[topic].partitions, 30))
             consumer.assign([TopicPartition(topic, partition, start) for partition in sorted(left)])
-            found = []
-            while left:
-                message = consumer.poll(20)
-                assert message is not None, f"topic {topic} does not answer"
-                error = message.error()
+            found, held, patience = [], set[int](), time.monotonic() + 3
+            while left - held or (held and time.monotonic() < patience):
+                message = consumer.poll(60 if left - held else 0.1)
+                if message is None:
+                    assert left <= held, f"topic {topic} does not answer"
+                    continue
+                error, partition = message.error(), int(message.partition() or 0)
                 if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     # Compaction left batches without records, which librdkafka takes for that (librdkafka#1472).
                     continue
+                held.discard(partition)
                 if error is None:
                     found.append(message)
-                else:
-                    assert error.code() == KafkaError._PARTITION_EOF, error
-                    left.discard(message.partition())
+                    continue
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                (held.add if int(message.offset() or 0) < end else left.discard)(partition)
             return found
         finally:
             consumer.close()
+
+
+def led(admin: AdminClient, topic: str, partitions: int) -> bool:
+    """Whether a topic has all its leaders, as the broker knows it to which a client came first."""
+    try:
+        found = admin.list_topics(topic, timeout=60).topics[topic].partitions.values()
+    except KafkaException:
+        return False
+    return len(found) == partitions and all(one.leader >= 0 for one in found)
 
 
 def started(directory: Path) -> Iterator[Servers]:

@@ -47,7 +47,7 @@ def met(step: str, words: dict[str, Any], mutant: str = "") -> Iterator[Met]:
         run = Met(process)
         yield run
         os.kill(process.pid, signal.SIGCONT)
-        out, told = process.communicate(timeout=90)
+        out, told = process.communicate(timeout=300)
         assert process.returncode == 0, told
         run.answer.update(json.loads(out))
     finally:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -13,7 +14,7 @@ import pymongo
 FAST = ("mongo", "postgres")
 
 
-def until(said: Callable[[], Any], seconds: float = 60) -> Any:
+def until(said: Callable[[], Any], seconds: float = 180) -> Any:
     """Poll until something is said, and return it."""
     deadline = time.monotonic() + seconds
     while not (answer := said()):
@@ -24,7 +25,7 @@ def until(said: Callable[[], Any], seconds: float = 60) -> Any:
 
 def call(*words: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "millpond.local", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -48,8 +49,11 @@ def alive(process: psutil.Process) -> bool:
 
 def listens(pid: int) -> set[str]:
     """The addresses on which a server and its children listen."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    found = (place for member in family for place in member.net_connections("inet"))
+    found: list[Any] = []
+    for member in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        # A child of PostgreSQL comes and goes.
+        with suppress(psutil.NoSuchProcess):
+            found += member.net_connections("inet")
     addresses = {ipaddress.ip_address(place.laddr.ip) for place in found if place.status == psutil.CONN_LISTEN}
     # The JVM spells IPv4 in IPv6.
     return {str(getattr(address, "ipv4_mapped", None) or address) for address in addresses}

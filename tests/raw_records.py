@@ -57,7 +57,7 @@ def produce(cluster: dict[str, str], topic: str, partition: int, records: bytes)
     admin = AdminClient(dict(cluster))
 
     def led() -> Any:
-        metadata = admin.list_topics(topic, timeout=10)
+        metadata = admin.list_topics(topic, timeout=60)
         found = metadata.topics[topic].partitions.get(partition)
         return found and metadata.brokers.get(found.leader)
 
@@ -68,7 +68,7 @@ def produce(cluster: dict[str, str], topic: str, partition: int, records: bytes)
     request += struct.pack(">h", len(name)) + name + struct.pack(">iii", 1, partition, len(records)) + records
 
     def answered() -> int | None:
-        with socket.create_connection((leader.host, leader.port), timeout=20) as connection:
+        with socket.create_connection((leader.host, leader.port), timeout=60) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             answer = _received(connection, struct.unpack(">i", _received(connection, 4))[0])
         # Correlation, one topic, its name, one partition: then its number and its error.

@@ -53,7 +53,7 @@ def counts(dsn: str) -> dict[tuple[str, str], int]:
     return found
 
 
-def until(said: Callable[[], bool], seconds: float = 20) -> None:
+def until(said: Callable[[], bool], seconds: float = 120) -> None:
     """Ask again until it is so."""
     deadline = time.monotonic() + seconds
     while not said():

@@ -206,8 +206,8 @@ def secured_kafka(directory: Path) -> Iterator[Secured]:
                 assert broker.poll() is None, log.read_text()[-3_000:]
                 return kafka.ready(log, 0)
 
-            until(started, 60)
+            until(started)
             yield Secured(directory, numbers, authority, issuer, endpoint, web, broker.pid)
         finally:
             broker.terminate()
-            broker.wait(30)
+            broker.wait(90)

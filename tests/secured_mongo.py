@@ -28,6 +28,8 @@ class SecuredMongo:
         self.authority = Authority(self.directory / "ours", "ours")
         self.stranger = Authority(self.directory / "theirs", "theirs")
         self.process: subprocess.Popen[bytes] | None = None
+        # How long a client looks for the server: where it is to be found, as long as a busy machine takes.
+        self.selection_ms = 30_000
         (self.port,) = ports.reserve(self.directory, 1)
         try:
             self._start()
@@ -59,7 +61,7 @@ class SecuredMongo:
         log = (self.directory / "log").open("ab")
         self.process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
         with self._client() as client:
-            until(lambda: self._answers(client), 30)
+            until(lambda: self._answers(client))
             config = {"_id": "rs0", "members": [{"_id": 0, "host": f"localhost:{self.port}"}]}
             client.admin.command("replSetInitiate", config)
             until(lambda: client.admin.command("hello").get("isWritablePrimary"))
@@ -75,7 +77,7 @@ class SecuredMongo:
     def _client(self, **words: Any) -> "pymongo.MongoClient[dict[str, Any]]":
         return pymongo.MongoClient(
             f"mongodb://localhost:{self.port}/?directConnection=true",
-            tls=True, tlsCAFile=str(self.authority.pem), serverSelectionTimeoutMS=2_000, **words,
+            tls=True, tlsCAFile=str(self.authority.pem), serverSelectionTimeoutMS=5_000, **words,
         )  # fmt: skip
 
     def root(self) -> "pymongo.MongoClient[dict[str, Any]]":
@@ -91,7 +93,7 @@ class SecuredMongo:
                 return True
             return False
 
-        until(made, 30)
+        until(made)
         with self.root() as client:
             for name, roles in (
                 ("writes", [{"role": "readWrite", "db": "tests"}]),
@@ -117,7 +119,7 @@ class SecuredMongo:
             "replicaSet": "rs0",
             "tls": "true",
             "tlsCAFile": self.authority.pem,
-            "serverSelectionTimeoutMS": 1_500,
+            "serverSelectionTimeoutMS": self.selection_ms,
         } | options
         told = "&".join(f"{name}={quote_plus(str(value))}" for name, value in found.items() if value is not None)
         return f"mongodb://{who}{host}:{self.port}/?{told}"

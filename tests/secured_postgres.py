@@ -91,7 +91,7 @@ class SecuredPostgres:
         self.process = subprocess.Popen(
             self._command(self.programs / "bin/postgres", "-D", self.data), cwd="/", stdout=log, stderr=log
         )
-        until(self._answers, 30)
+        until(self._answers)
         with psycopg.connect(self.local, autocommit=True) as connection:
             for role in ("either", "secured", "plain", "certified"):
                 connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'")

@@ -41,7 +41,7 @@ class Numbers:
 
     def until_done(self, **more: Any) -> Any:
         """What a scheduler does."""
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 300
         while True:
             try:
                 return self.run(**more)
@@ -124,5 +124,5 @@ def beside(call: Callable[[], Any]) -> Iterator[list[Any]]:
     try:
         yield outcome
     finally:
-        thread.join(120)
+        thread.join(300)
     assert not thread.is_alive()

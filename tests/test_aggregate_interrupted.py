@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.promptness import within
 from tests.report_tables import counts, held, published, store, until, views, waiting
 
 import millpond
@@ -94,43 +95,51 @@ def nothing_happened(dsn: str) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_process_within_two_seconds(servers, postgres, words, place, number):
-    with place(servers, postgres) as (mongo, met):
-        code = f"import millpond; millpond.aggregate({mongo!r}, {postgres!r}, **{words!r})"
-        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-        until(met)
-        sent = time.monotonic()
-        process.send_signal(number)
-        _, told = process.communicate(timeout=20)
-        assert time.monotonic() - sent < 2.0
-        assert process.returncode == -number
-        assert ("KeyboardInterrupt" in told) == (number == signal.SIGINT)
-    nothing_happened(postgres)
+    def once() -> float:
+        with place(servers, postgres) as (mongo, met):
+            code = f"import millpond; millpond.aggregate({mongo!r}, {postgres!r}, **{words!r})"
+            process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+            until(met)
+            sent = time.monotonic()
+            process.send_signal(number)
+            _, told = process.communicate(timeout=120)
+            took = time.monotonic() - sent
+            assert process.returncode == -number
+            assert ("KeyboardInterrupt" in told) == (number == signal.SIGINT)
+        nothing_happened(postgres)
+        return took
+
+    within(2.0, once)
     millpond.aggregate(servers.mongo_uri, postgres, **words)
     assert counts(postgres) == {("p", DAY): 5}
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_token_cancels_within_two_seconds(servers, postgres, words, place):
-    token = millpond.CancelToken()
-    sent: list[float] = []
+    def once() -> float:
+        token = millpond.CancelToken()
+        sent: list[float] = []
 
-    def cancel(met: Callable[[], bool]) -> None:
-        until(met)
-        sent.append(time.monotonic())
-        token.cancel()
-        token.cancel()
+        def cancel(met: Callable[[], bool]) -> None:
+            until(met)
+            sent.append(time.monotonic())
+            token.cancel()
+            token.cancel()
 
-    with place(servers, postgres) as (mongo, met):
-        canceller = threading.Thread(target=cancel, args=(met,))
-        canceller.start()
-        with pytest.raises(millpond.Cancelled) as told:
-            millpond.aggregate(mongo, postgres, **words, cancel=token)
-        assert time.monotonic() - sent[0] < 2.0
-        canceller.join()
-    assert told.value.outcome is not None
-    assert told.value.outcome["written"] == 0
-    assert not told.value.retryable
-    nothing_happened(postgres)
+        with place(servers, postgres) as (mongo, met):
+            canceller = threading.Thread(target=cancel, args=(met,))
+            canceller.start()
+            with pytest.raises(millpond.Cancelled) as told:
+                millpond.aggregate(mongo, postgres, **words, cancel=token)
+            took = time.monotonic() - sent[0]
+            canceller.join()
+        assert told.value.outcome is not None
+        assert told.value.outcome["written"] == 0
+        assert not told.value.retryable
+        nothing_happened(postgres)
+        return took
+
+    within(2.0, once)
 
 
 def test_a_token_that_was_cancelled_before_publishes_nothing(servers, postgres, words):
@@ -148,38 +157,41 @@ class Enough(BaseException):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("family", [Enough, KeyboardInterrupt, ValueError])
 def test_what_a_callback_raises_passes_unchanged(servers, postgres, words, place, family):
-    raised = family("enough")
-    when: list[float] = []
+    def once() -> float:
+        raised = family("enough")
+        when: list[float] = []
 
-    with place(servers, postgres) as (mongo, met):
+        with place(servers, postgres) as (mongo, met):
 
-        def told(now: millpond.Progress) -> None:
-            if met():
-                when.append(time.monotonic())
-                raise raised
+            def told(now: millpond.Progress) -> None:
+                if met():
+                    when.append(time.monotonic())
+                    raise raised
 
-        with pytest.raises(family) as caught:
-            millpond.aggregate(mongo, postgres, **words, progress=told)
-        assert time.monotonic() - when[0] < 2.0
-    assert caught.value is raised
-    assert len(when) == 1
-    nothing_happened(postgres)
+            with pytest.raises(family) as caught:
+                millpond.aggregate(mongo, postgres, **words, progress=told)
+            took = time.monotonic() - when[0]
+        assert caught.value is raised
+        assert len(when) == 1
+        nothing_happened(postgres)
+        return took
+
+    within(2.0, once)
 
 
 def test_progress_is_told_at_most_ten_times_a_second_and_once_at_the_end(servers, postgres, words):
-    seen: list[tuple[float, millpond.Progress]] = []
-    told = lambda now: seen.append((time.monotonic(), now))
-    runner = threading.Thread(target=lambda: millpond.aggregate(servers.mongo_uri, postgres, **words, progress=told))
+    seen: list[millpond.Progress] = []
+    call = lambda: millpond.aggregate(servers.mongo_uri, postgres, **words, progress=seen.append)
+    runner = threading.Thread(target=call)
     with held(postgres, DAY):
         runner.start()
-        runner.join(1.5)
+        until(lambda: len(seen) >= 5 and seen[-1].seconds > 1)
         assert runner.is_alive()
     runner.join()
-    assert len(seen) >= 5
-    # The last one is the end's and comes when it comes.
-    assert min(after[0] - before[0] for before, after in pairwise(seen[:-1])) > 0.08
-    numbers = [now.read for _, now in seen]
+    # By the run's own clock: when Python hears of it is the machine's matter. The last one is the end's.
+    assert min(after.seconds - before.seconds for before, after in pairwise(seen[:-1])) > 0.08
+    numbers = [now.read for now in seen]
     assert numbers == sorted(numbers)
-    assert (seen[0][1].written, seen[-1][1].read, seen[-1][1].written) == (0, 5, 5)
-    assert seen[-1][1].seconds > 1
+    assert (seen[0].written, seen[-1].read, seen[-1].written) == (0, 5, 5)
+    assert seen[-1].seconds > 1
     assert published(postgres)["product_views_daily"][0][1] == 5

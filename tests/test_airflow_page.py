@@ -12,10 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 from tests.airflow_environment import MAJORS, Airflow
-from tests.airflow_web import Web, browser
+from tests.airflow_web import Web, browser, opened
 
 import millpond
 
+# A database migrated, accounts made and a server started before its first test, for each major.
+pytestmark = pytest.mark.timeout(1_800)
 EVENTS = 400
 HOSTILE = b'{"product_id": {"a": "<script>document.title=\'hit\'</script>"}, "device_id": "d"}'
 # Where screenshots go that the docs show; by default they are only made and measured.
@@ -85,14 +87,13 @@ def test_nobody_sees_anything_without_a_login(shown):
 
 def test_a_person_finds_the_page_and_it_tells_the_truth(shown):
     with browser() as chromium:
-        context = chromium.new_context(viewport={"width": 1280, "height": 860})
-        page = context.new_page()
+        page = opened(chromium, viewport={"width": 1280, "height": 860})
         shown.web.log_in(page, "admin")
         # By the menu, as a person does.
         page.get_by_text("Browse", exact=True).first.click()
         page.get_by_text("Millpond", exact=True).first.click()
         frame = page.frame_locator("iframe") if shown.web.major == 3 else page
-        frame.locator(".millpond h1").wait_for(timeout=30_000)
+        frame.locator(".millpond h1").wait_for()
 
         rows = frame.locator("#reports tbody tr")
         first = [rows.nth(n).locator("td").all_inner_texts() for n in range(rows.count())]
@@ -114,21 +115,20 @@ def test_a_person_finds_the_page_and_it_tells_the_truth(shown):
         assert shown.secret not in page.content()
         if shown.web.major == 3:
             assert shown.secret not in frame.locator("html").inner_html()
-        context.close()
+        page.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(shown, scheme):
     with browser() as chromium:
         for size, (width, height) in SIZES.items():
-            context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-            context.add_init_script(f"localStorage.setItem('darkTheme', {json.dumps(scheme == 'dark')})")
-            page = context.new_page()
+            page = opened(chromium, viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.add_init_script(f"localStorage.setItem('darkTheme', {json.dumps(scheme == 'dark')})")
             wrong = errors_of(page)
             shown.web.log_in(page, "admin")
             wrong.clear()
             page.goto(f"{shown.web.address}/millpond/")
-            page.locator(".millpond #runs").wait_for(timeout=30_000)
+            page.locator(".millpond #runs").wait_for()
             assert wrong == []
             body = page.locator(".millpond")
             assert body.evaluate("e => e.scrollWidth <= e.clientWidth"), f"{size} runs over"
@@ -136,7 +136,7 @@ def test_it_fits_and_can_be_read(shown, scheme):
             if SHOTS:
                 page.wait_for_timeout(300)
                 page.screenshot(path=Path(SHOTS) / f"page-{shown.web.major}-{scheme}-{size}.png", full_page=True)
-            context.close()
+            page.context.close()
 
 
 def errors_of(page: Any) -> list[Any]:
@@ -160,7 +160,7 @@ def luminance(colour: list[int]) -> float:
 
 def test_raw_events_are_for_those_who_may_read_the_connection(shown):
     with browser() as chromium:
-        page = chromium.new_page()
+        page = opened(chromium)
         shown.web.log_in(page, "viewer")
         page.goto(f"{shown.web.address}/millpond/letters?topic={shown.topic}_to.dead_letters")
         page.locator("tbody a", has_text="type").click()
@@ -219,10 +219,15 @@ def test_a_server_that_is_down_takes_nothing_from_the_others(servers, name, post
         airflow.connect("kafka_default", {"conn_type": "kafka", "extra": servers.kafka})
         airflow.connect("mongo_default", f"mongodb://127.0.0.1:{port}/d")
         airflow.connect("postgres_default", postgres)
-        airflow.env |= {"AIRFLOW__MILLPOND__PAGE_SECONDS": "15", "AIRFLOW__MILLPOND__JOBS": f"{name}*"}
+        airflow.env["AIRFLOW__MILLPOND__JOBS"] = f"{name}*"
         fill(servers, name, postgres)
-        html = json.loads(airflow.python("-c", LOOK.replace("<b>", "product_views_daily").replace("x' OR 1=1", "")
-                          ).partition("ANSWER")[2])["html"]  # fmt: skip
+        look = LOOK.replace("<b>", "product_views_daily").replace("x' OR 1=1", "")
+        # Those that answer may need longer beside other work; the silent one takes all that there is.
+        for seconds in ("15", "60"):
+            airflow.env["AIRFLOW__MILLPOND__PAGE_SECONDS"] = seconds
+            html = json.loads(airflow.python("-c", look).partition("ANSWER")[2])["html"]
+            if "p11" in html and f"{name}_to.dead_letters" in html:
+                break
     # The bridge's books without its source's logs; the reports; and of the silent one, that it is.
     assert "its log is not compared: no answer in time" in html
     assert re.search(r"403</td>.*400</td>.*3</td>", html, re.DOTALL)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from tests.airflow_environment import MAJORS, Airflow
+from tests.promptness import within
 
 SCRIPT = """
 import asyncio, json, sys, time
@@ -12,7 +13,7 @@ words = json.loads(sys.argv[1])
 import millpond
 millpond.CancelToken()  # the native library is loaded: that is no part of what is measured
 async def main():
-    gaps, loop = [0.0], asyncio.get_running_loop()
+    began, gaps, loop = time.monotonic(), [0.0], asyncio.get_running_loop()
     async def tick():
         while True:
             before = time.monotonic()
@@ -24,7 +25,6 @@ async def main():
         deadline=time.time() + words["seconds"]).serialize()
     # As another triggerer would make it.
     again = NewEventsTrigger(**json.loads(json.dumps(arguments)))
-    began = time.monotonic()
     waiting = loop.create_task(anext(again.run()))
     event = None
     try:
@@ -57,21 +57,29 @@ def waited(airflow, source, target, seconds=60.0, cancel_after=60.0):
 
 
 def test_the_deadline_is_kept_while_servers_hang_and_the_loop_runs_on(airflow):
-    told = waited(airflow, "silent", "silent", seconds=3)
-    assert told["event"] == {"timed_out": True}
-    assert 2.5 < told["took"] < 6
-    assert told["gap"] < 1.5, "the loop stood still"
-    assert told["all"] < 10, "a thread was left behind"
-    assert told["classpath"] == "millpond.airflow.trigger.NewEventsTrigger"
+    def once() -> float:
+        told = waited(airflow, "silent", "silent", seconds=3)
+        assert told["event"] == {"timed_out": True}
+        assert told["took"] > 2.5
+        assert told["classpath"] == "millpond.airflow.trigger.NewEventsTrigger"
+        # Parts of what each may take: longer, and the loop stood still, or a thread was left behind.
+        print(told)
+        return float(max(told["took"] / 6, told["gap"] / 1.5, told["all"] / 10))
+
+    within(1, once)
 
 
 def test_a_cancelled_trigger_ends_what_it_asks(airflow):
-    told = waited(airflow, "silent", "silent", cancel_after=1)
-    assert told["event"] == "cancelled"
-    assert told["all"] < 8
+    def once() -> float:
+        told = waited(airflow, "silent", "silent", cancel_after=1)
+        assert told["event"] == "cancelled"
+        return float(told["all"])
+
+    within(8, once)
 
 
 def test_what_no_waiting_can_help_is_told_at_once(airflow):
     told = waited(airflow, "typed", "silent")
     assert "'typed': extra 'bootstrap.servers' must be" in told["event"]["error"]
-    assert told["took"] < 5
+    # And not when the deadline of a minute has come.
+    assert told["took"] < 30

@@ -205,7 +205,7 @@ def test_the_command_line(servers, client, name, postgres, tmp_path):
 
     def call(*words: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", "from millpond.cli import main; main()", *words, "--config", str(file)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     done = call("audit")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "balanced"), done

@@ -168,7 +168,7 @@ def test_retention_that_takes_events_while_they_are_read(servers, name, words, o
     # Uncommitted events arrive: it reads.
     until(lambda: written(servers.kafka, f"{name}-out"))
     delete_before(servers.remote, name, {0: 290})
-    runner.join(60)
+    runner.join(180)
     found = [int(m.value()[:8]) for m in servers.read(servers.kafka, f"{name}-out")]
     read = len(found) - (10 if on_gap == "earliest" else 0)
     assert 0 < read < 290
@@ -196,7 +196,7 @@ except millpond.PositionError as error:
 def test_a_source_that_is_recreated_while_it_is_read(servers, name, words):
     """The client would go on in the new topic at the offset where it was: nothing of that is committed."""
     servers.create(servers.remote, name, 1)
-    send_singly(servers.remote, name, [(None, b"%08d" % number + b"x" * 900, 0) for number in range(120)])
+    send_singly(servers.remote, name, [(None, b"%08d" % number + b"x" * 900, 0) for number in range(240)])
     code = CHILD.format(source=servers.remote | SLOW, target=servers.kafka | EAGER, words=words)
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     try:
@@ -204,18 +204,18 @@ def test_a_source_that_is_recreated_while_it_is_read(servers, name, words):
         # Stopped meanwhile: an empty topic would be noticed by the offset.
         os.kill(child.pid, signal.SIGSTOP)
         recreate(servers, servers.remote, name, 1)
-        send_singly(servers.remote, name, [(None, b"%08d" % number + b"y" * 900, 0) for number in range(150)])
+        send_singly(servers.remote, name, [(None, b"%08d" % number + b"y" * 900, 0) for number in range(280)])
     finally:
         os.kill(child.pid, signal.SIGCONT)
-    told = child.communicate(timeout=90)[1].decode()
+    told = child.communicate(timeout=300)[1].decode()
     assert child.returncode == 1, told
     assert f"topic {name} was recreated" in told, told
     found = [m.value()[:9] for m in servers.read(servers.kafka, f"{name}-out")]
     assert found == [b"%08dx" % number for number in range(len(found))]
     result = millpond.bridge(servers.remote, servers.kafka, **words, on_gap="earliest")
-    assert result.read == 150
+    assert result.read == 280
     found = [m.value()[:9] for m in servers.read(servers.kafka, f"{name}-out")]
-    assert found[-150:] == [b"%08dy" % number for number in range(150)]
+    assert found[-280:] == [b"%08dy" % number for number in range(280)]
 
 
 @pytest.mark.parametrize("change", ["recreated", "emptied"])
@@ -259,4 +259,4 @@ def test_on_gap_says_what_it_takes(servers, name, bridge):
     with pytest.raises(millpond.ConfigError, match="on_gap") as caught:
         bridge(on_gap="latest")
     assert "earliest" in caught.value.hint
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5

@@ -12,11 +12,11 @@ from tests.local_servers import until
 from tests.secured_kafka import secured_kafka
 from tests.topics import written
 
-EVENTS = 6_000
+EVENTS = 4_800
 CHILD = """
 import millpond
 millpond.bridge({source!r}, {target!r}, source_topic={name!r}, target_topic={name!r}, job={name!r},
-                max_events_per_second=800)
+                max_events_per_second=240)
 """
 
 
@@ -38,13 +38,13 @@ def test_waiting_costs_no_cores(servers, name, target):
         # Batches are due, and linger for longer than anybody would want to wait for an answer.
         time.sleep(2.5)
         process = psutil.Process(child.pid)
-        before = sum(process.cpu_times()[:2])
+        before, began = sum(process.cpu_times()[:2]), time.monotonic()
         time.sleep(3)
-        spent = sum(process.cpu_times()[:2]) - before
+        spent, waited = sum(process.cpu_times()[:2]) - before, time.monotonic() - began
     finally:
         os.kill(target.pid, signal.SIGCONT)
-    assert child.wait(60) == 0
+    assert child.wait(300) == 0
     found = sorted(int(message.value()[:6]) for message in servers.read(cluster, name))
     assert found == list(range(EVENTS))
     print(f"{spent:.2f} s of CPU")
-    assert spent < 0.75, f"{spent:.2f} s of CPU in 3 s of waiting"
+    assert spent < waited / 4, f"{spent:.2f} s of CPU in {waited:.1f} s of waiting"

@@ -22,7 +22,7 @@ def opened(servers, name, suffix, events):
     producer.begin_transaction()
     for value, partition in events:
         producer.produce(name, value, None, partition)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     return producer
 
 
@@ -52,17 +52,19 @@ def test_aborted_events_are_not_read_and_markers_are_no_events(servers, name, wo
 def test_an_open_transaction_is_named_and_its_events_are_read_once_it_ends(servers, name, words):
     servers.create(servers.remote, name, 2)
     servers.send(servers.remote, name, [(b"k", b"before", 0), (b"k", b"before", 1)])
+    hours = [time.strftime("%Y-%m-%dT%H", time.gmtime())]
     producer = opened(servers, name, "a", [(b"open", 0)] * 3)
+    hours.append(time.strftime("%Y-%m-%dT%H", time.gmtime()))
     servers.send(servers.remote, name, [(b"k", b"behind", 0)])
-    began = time.time()
     result = millpond.bridge(servers.remote, servers.kafka, **words)
     # An event behind an open one waits with it; the other partition does not.
     assert (result.read, result.lag, result.held_back) == (2, 0, 4)
     assert [place["held_back"] for place in result.positions] == [4, 0]
     (warning,) = result.warnings
-    since = time.strftime("%Y-%m-%dT%H", time.gmtime(began))
-    for word in (f"topic {name}", "partition 0: 4", f"since {since}", "describe-producers", "--partition 0"):
+    for word in (f"topic {name}", "partition 0: 4", "describe-producers", "--partition 0"):
         assert word in warning, warning
+    # It began in one hour, or between two.
+    assert any(f"since {hour}" in warning for hour in hours), warning
     assert "partition 1" not in warning
     producer.commit_transaction(20)
     result = millpond.bridge(servers.remote, servers.kafka, **words)
@@ -80,7 +82,7 @@ def test_an_open_transaction_is_waited_for(servers, name, words, end):
     began = time.monotonic()
     timer.start()
     result = millpond.bridge(servers.remote, servers.kafka, **words, wait_for_open_transactions=60)
-    assert 2.5 < time.monotonic() - began < 20
+    assert 2.5 < time.monotonic() - began < 50, "not until the wait was over"
     timer.join()
     assert (result.read, result.held_back, result.warnings) == (4 if end == "commit" else 1, 0, [])
 
@@ -91,11 +93,11 @@ def test_a_transaction_that_hangs_is_waited_for_so_long_and_no_longer(servers, n
     producer = opened(servers, name, "a", [(b"open", 0)])
     began = time.monotonic()
     result = millpond.bridge(servers.remote, servers.kafka, **words, wait_for_open_transactions=2)
-    assert 2 < time.monotonic() - began < 15
+    assert 2 < time.monotonic() - began < 45
     assert (result.read, result.held_back, result.ended) == (2, 1, "end")
     assert any("waited 2" in warning and "partition 0: 1" in warning for warning in result.warnings), result.warnings
     assert positions(servers, name)[0]["next"] == 1
     # The wait is part of a run's time.
     limited = millpond.bridge(servers.remote, servers.kafka, **words, wait_for_open_transactions=600, max_seconds=1)
-    assert limited.seconds < 15
+    assert limited.seconds < 45
     producer.abort_transaction(20)

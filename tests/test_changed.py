@@ -180,4 +180,4 @@ def test_it_asks_no_document_of_the_old_ones(servers, client, name, postgres):
     known = sum(client["tests"][kept].estimated_document_count() for kept in ("millpond_sources", "millpond_positions"))
     before = examined()
     assert changed(servers, name, postgres).read == 2
-    assert examined() - before < known + 200
+    assert examined() - before < known + 2_000

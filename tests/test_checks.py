@@ -135,7 +135,7 @@ def test_checks_of_a_file_and_of_a_flag(servers, name, postgres, tmp_path):
 
     def call(*words: object) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", code, *map(str, words), "--config", str(file)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     done = call("aggregate")
     assert (done.returncode, "3 rows, at least 4 wanted" in done.stderr) == (6, True), done.stderr

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import psycopg
 import pymongo
@@ -16,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourcePatternType,
     ResourceType,
 )
+from tests.promptness import within
 
 import millpond
 from millpond.local import ports, processes
@@ -29,7 +31,7 @@ def call(*words, **env):
 
     code = "from millpond.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | env)
 
 
 def toml(tables):
@@ -103,12 +105,18 @@ def test_doctor_names_what_is_wrong_and_no_secret(servers, name, tmp_path):
     tables["target"] = {"bootstrap.servers": "127.0.0.1:1"}
     tables["mongo"] = {"uri": f"mongodb://u:{SECRET}@127.0.0.1:1/"}
     bad.write_text(toml(tables))
-    began = time.monotonic()
-    done = call("doctor", "--config", bad, "--json")
-    assert time.monotonic() - began < 12
-    assert done.returncode == 2
-    assert SECRET not in done.stdout + done.stderr
-    findings = json.loads(done.stdout)
+    told: Any = None
+
+    def once() -> float:
+        nonlocal told
+        began = time.monotonic()
+        told = call("doctor", "--config", bad, "--json")
+        return time.monotonic() - began
+
+    within(12, once)
+    assert told.returncode == 2
+    assert SECRET not in told.stdout + told.stderr
+    findings = json.loads(told.stdout)
     assert [(found["what"], found["ok"]) for found in findings] == [
         ("source", False),
         ("target", False),
@@ -141,9 +149,9 @@ def test_doctor_names_a_right_that_kafka_does_not_give(servers, name, tmp_path):
     )  # fmt: skip
     admin = AdminClient(dict(servers.remote))
     for made in admin.create_acls([only]).values():
-        made.result(timeout=20)
+        made.result(timeout=60)
     # The broker learns of it from its controller a moment later.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while call("doctor", "--config", file).returncode == 0:
         assert time.monotonic() < deadline
     found = wrong(servers, tables, tmp_path)
@@ -191,7 +199,7 @@ def test_doctor_names_a_right_that_mongodb_does_not_give(servers, name, tmp_path
         assert SECRET not in json.dumps(found)
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name(tmp_path):

@@ -267,7 +267,7 @@ def test_documents_of_the_largest_size_and_one_byte_more(servers, name):
     producer = Producer(servers.kafka | {"message.max.bytes": 40_000_000, "compression.type": "lz4"})
     for value in values:
         producer.produce(name, value, b"key", headers=[("a", None)])
-        assert producer.flush(30) == 0
+        assert producer.flush(120) == 0
     sunk = Sunk(servers, name, name)
     result = sunk.run()
     assert (result.read, result.inserted) == (len(values), 3)
@@ -335,7 +335,7 @@ def test_a_long_key_leaves_room_for_the_dead_letter(servers, name):
     producer = Producer(servers.kafka | {"message.max.bytes": 40_000_000, "compression.type": "lz4"})
     key, value = b"k" * 1_200_000, b"x" * CHUNK
     producer.produce(name, value, key)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
     sunk = Sunk(servers, name, name)
     assert sunk.run().dead_letters_by_reason == {"invalid_json": 1}
     letters = sorted((bson.decode(raw) for raw in sunk.raw(sunk.letters).values()), key=lambda one: one["chunk"])

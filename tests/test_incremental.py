@@ -55,7 +55,7 @@ def killed(step: str, servers: Any, name: str, dsn: str, words: dict[str, Any]) 
     call = "from tests.test_incremental import MINE; " if mine else ""
     call += f"words = {told!r}; words['reports'] += {'[MINE]' if mine else '[]'}; millpond.aggregate(**words)"
     process = child(call, None, f"KILL:aggregate.{step}")
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode in {0, -signal.SIGKILL}, said.decode()
     return process.returncode != 0
 

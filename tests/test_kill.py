@@ -77,10 +77,10 @@ class Runs:
 
     def undisturbed(self) -> float:
         """Run to the end and return the seconds that it took; servers that are not back yet are waited for."""
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 300
         while True:
             began = time.monotonic()
-            done = subprocess.run([sys.executable, "-c", self.code], capture_output=True, timeout=120, check=False)
+            done = subprocess.run([sys.executable, "-c", self.code], capture_output=True, timeout=300, check=False)
             if done.returncode == 0:
                 return time.monotonic() - began
             assert done.returncode == RETRYABLE, done.stderr.decode()
@@ -128,7 +128,7 @@ class Runs:
 
 def again(call: Callable[[], Any]) -> None:
     """Do what a scheduler does: try what may be tried again, until it ends well."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 300
     while True:
         try:
             call()

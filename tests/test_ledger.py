@@ -32,7 +32,7 @@ def send(servers: Any, name: str, *dates: str) -> None:
 
 def call(*words: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", "from millpond.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_runs_are_listed_newest_first(servers, name, postgres):

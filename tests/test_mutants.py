@@ -32,7 +32,7 @@ def child(call: str, mutant: str | None, at: str) -> "subprocess.Popen[bytes]":
 def die(call: str, mutant: str | None, step: str) -> None:
     """Run until the step kills it; a step that is never reached is an error."""
     process = child(call, mutant, f"KILL:{step}")
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, told.decode()
 
 
@@ -44,7 +44,7 @@ def stopped(call: str, mutant: str | None, step: str) -> Iterator[None]:
     assert os.WIFSTOPPED(status), process.communicate()[1].decode()
     yield
     os.kill(process.pid, signal.SIGCONT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
 
 
 def numbered(servers, cluster, name, numbers=range(EVENTS)):

@@ -27,7 +27,7 @@ def batch(seed, count=3_000, share=0.02, partitions=PARTITIONS):
 
 def call(*words):
     command = [sys.executable, "-m", "millpond.local", "produce", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def content(servers, topic):

@@ -151,7 +151,7 @@ def send(cluster: dict[str, str], topic: str, records: list[dict[str, Any]]) -> 
     for record in records:
         producer.produce(topic, **record)
         producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
 
 
 def dressed(draw: random.Random, value: bytes | None, partition: int) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def test_other_partition_counts_go_by_key_as_in_java(servers, name, partitions):
     producer = Producer(servers.kafka | {"partitioner": "murmur2_random"})
     for key in keys[1:]:
         producer.produce(reference, key, key)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
     wanted = {record.key(): record.partition() for record in servers.read(servers.kafka, reference)}
     assert set(wanted.values()) == set(range(partitions))
     result = millpond.bridge(servers.remote, servers.kafka, source_topic=name, target_topic=target)
@@ -329,7 +329,7 @@ def test_what_the_source_took_fits_under_the_same_limit(servers, name):
 
     for size in range(99_870, 99_950, 4):
         producer.produce(name, random.Random(size).randbytes(size), on_delivery=told)
-        assert producer.flush(30) == 0
+        assert producer.flush(120) == 0
     assert 0 < len(taken) < 20
     result = millpond.bridge(servers.remote, servers.kafka, source_topic=name, target_topic=f"{name}-out")
     assert (result.written, result.dead_letters_by_reason) == (len(taken), {})
@@ -342,7 +342,7 @@ def test_a_record_that_only_its_compression_made_small_blocks_nothing(servers, n
     values = [b"before", b"x" * 4_000_000, b"after"]
     for value in values:
         producer.produce(name, value)
-        assert producer.flush(30) == 0
+        assert producer.flush(120) == 0
     result = millpond.bridge(servers.remote, servers.kafka, source_topic=name, target_topic=f"{name}-out")
     assert result.written + result.dead_lettered == 3
     assert [record.value() for record in servers.read(servers.kafka, f"{name}-out")] == [b"before", b"after"]

@@ -224,7 +224,7 @@ def test_ten_thousand_dates_in_one_run(servers, name, postgres):
         result = run(servers, name, postgres, dates=dates)
         print(dates, result.phases)
         assert (result.counted, result.dates) == (10_000, days)
-        assert result.seconds < 20
+        assert result.seconds < 100
         assert published(postgres) == truth.rows
     books = result.to_dict()
     assert len(json.dumps(books)) < 48_000

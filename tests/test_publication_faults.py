@@ -43,7 +43,7 @@ def place(own, name) -> Iterator[str]:
     dsn = str(own.status()["postgres"]["dsn"])
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {name}")
-    yield make_conninfo(dsn, options=f"-c search_path={name}", connect_timeout=5)
+    yield make_conninfo(dsn, options=f"-c search_path={name}", connect_timeout=60)
 
 
 class Source:
@@ -170,9 +170,9 @@ def cut_at_commit(dsn: str, *, arrives: bool) -> Iterator[str]:
                     if not commit or arrives:
                         server.sendall(data)
                     if commit:
-                        server.settimeout(10)
+                        server.settimeout(60)
                         if arrives:
-                            self.answered.wait(10)
+                            self.answered.wait(60)
                         break
                 # Both ends, at once: a session that PostgreSQL still believes in would keep its locks.
                 for end in (server, self.request):

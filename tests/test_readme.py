@@ -48,13 +48,13 @@ def test_the_examples_are_as_short_as_promised():
 def forget(cluster: dict[str, str], topics: list[str]) -> None:
     """Delete topics and wait until the cluster knows them no more."""
     admin = AdminClient(dict(cluster))
-    for future in admin.delete_topics(topics, operation_timeout=20).values():
+    for future in admin.delete_topics(topics, operation_timeout=60).values():
         try:
-            future.result(timeout=30)
+            future.result(timeout=90)
         except KafkaException as error:
             assert error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART, error
-    deadline = time.monotonic() + 30
-    while set(topics) & admin.list_topics(timeout=10).topics.keys():
+    deadline = time.monotonic() + 120
+    while set(topics) & admin.list_topics(timeout=60).topics.keys():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
 
@@ -86,8 +86,9 @@ with DAG({dag_id!r}, schedule=None, start_date=datetime.datetime(2025, 1, 1)):
 """
 
 
-def test_the_python_operator_carries_events_to_reports(servers, blank, name, postgres, tmp_path):
-    airflow = Airflow(tmp_path / "airflow")
+def test_the_python_operator_carries_events_to_reports(servers, blank, name, postgres, tmp_path, request):
+    airflow = Airflow(tmp_path / "airflow", dsn=servers.dsn)
+    request.addfinalizer(airflow.drop)
     airflow.call("db", "migrate")
     airflow.env |= {
         "REMOTE_KAFKA": json.dumps(servers.remote),
@@ -134,7 +135,7 @@ def test_the_notebook_shows_the_top_products(servers, blank, name, monkeypatch, 
     # What a user's notebook may have in its home is none of this test's.
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(block("In Jupyter"))])
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=300, startup_timeout=300, kernel_name="python3").execute()
     outputs: list[dict[str, Any]] = notebook.cells[0].outputs
     assert not [output for output in outputs if output["output_type"] == "error"]
     [shown] = [output["data"] for output in outputs if output["output_type"] == "execute_result"]
@@ -178,7 +179,7 @@ def test_every_command_exists():
     assert ["local", "up"] in [path for path, _ in named]
     for path, flags in named:
         command = [sys.executable, "-c", "from millpond.cli import main; main(prog_name='millpond')", *path, "--help"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"Usage: millpond {' '.join(path)} ")
         for flag in flags:
@@ -188,7 +189,7 @@ def test_every_command_exists():
 def test_every_target_is_listed_by_make_help():
     named = {found[1] for line in code() if (found := re.match(r"make ([\w-]+)", line))}
     assert {"demo", "test", "help"} <= named
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
     assert named <= listed

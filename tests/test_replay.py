@@ -207,7 +207,7 @@ def test_killed_in_the_middle_each_letter_is_sent_once(servers, name):
         if at is None:
             time.sleep(chance.uniform(0.2, 1.5))
             child.kill()
-        _, told = child.communicate(timeout=60)
+        _, told = child.communicate(timeout=300)
         assert child.returncode == -signal.SIGKILL or at is None, told.decode()
         # A transaction of a thousand letters, or two; brokers write its end a moment after they have promised to.
         sent += {"before_commit:2": 1_000, "after_commit:2": 2_000}.get(at or "", 0)
@@ -242,5 +242,5 @@ def test_killed_or_overtaken_at_a_step(servers, name, stop, step, mutant, exact)
     assert books.chosen == books.written + books.already_replayed == 50
     if stop == "STOP":
         os.kill(child.pid, signal.SIGCONT)
-        child.communicate(timeout=120)
+        child.communicate(timeout=300)
     assert (numbers(servers, name) == list(range(50))) is exact

@@ -157,7 +157,7 @@ def test_letters_in_pieces_come_back_whole(servers, name, sink, replay):
     ]
     for key, value, headers in events:
         producer.produce(name, value, key, headers=headers)
-        assert producer.flush(60) == 0
+        assert producer.flush(180) == 0
     with servers.mongo() as client:
         client["tests"].create_collection(name, validator={"n": {"$lt": 0}})
     assert sink().dead_lettered == 4
@@ -208,7 +208,7 @@ def test_a_sink_killed_between_the_pieces_of_a_letter(servers, name, sink, repla
     producer = Producer(servers.kafka | {"message.max.bytes": 60_000_000, "compression.type": "lz4"})
     value = b'{"n":1,' + b" " * (2 * CHUNK) + b'"x":1'
     producer.produce(name, value, b"k")
-    assert producer.flush(60) == 0
+    assert producer.flush(180) == 0
     words = {"topic": name, "database": "tests", "collection": name}
     code = f"import millpond; millpond.sink({servers.kafka!r}, {servers.mongo_uri!r}, **{words!r})"
     for nth in (1, 2):
@@ -233,7 +233,7 @@ def test_killed_in_the_middle(servers, name, sink, replay, step):
     command = [sys.executable, "-c", code]
     if step == "twice at once":
         for child in [subprocess.Popen(command) for _ in range(2)]:
-            assert child.wait(60) == 0
+            assert child.wait(300) == 0
     elif step == "random":
         for _ in range(3):
             child = subprocess.Popen(command, stderr=subprocess.DEVNULL)

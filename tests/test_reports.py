@@ -19,6 +19,7 @@ import pytest
 from bson import Binary, Code, Decimal128, Int64, MaxKey, ObjectId, Regex
 from bson.datetime_ms import DatetimeMS
 from tests import oracle_reports as oracle
+from tests.promptness import within
 from tests.report_tables import COLUMNS, published
 
 import millpond
@@ -256,12 +257,16 @@ def test_offsets_in_the_billions_cost_no_more_than_their_events(servers, name):
         client[name]["millpond_positions"].insert_one({"_id": place, "next": Int64(following)})
         client[name][name].create_index("timestamp")
         client[name][name].insert_many({"_id": identity, "timestamp": "2025-10-31"} for identity in identities)
-        try:
+
+        def once() -> float:
             result = millpond.aggregate(servers.mongo_uri, None, database=name, collection=name, dates="all")
+            assert (result.scanned, result.counted, result.repeatable) == (100, 100, True)
+            return float(result.seconds)
+
+        try:
+            within(3, once)
         finally:
             client.drop_database(name)
-    assert (result.scanned, result.counted, result.repeatable) == (100, 100, True)
-    assert result.seconds < 3
 
 
 def test_keys_that_no_table_holds_are_counted_and_sampled(servers, name, postgres):

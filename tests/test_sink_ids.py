@@ -210,7 +210,7 @@ def test_documents_of_the_largest_size(servers, name):
     for key, value in values.items():
         producer.produce(name, value, key, 0)
     producer.produce(name, document(MAX_BYTES - 400_000), b"l" * 400_000, 0)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
     result = sunk(servers, name, id="key").run()
     assert (result.inserted, result.dead_letters_by_reason) == (2, {"too_large": 2})
     with servers.mongo() as client:

@@ -30,7 +30,7 @@ def feed(servers: Any, topic: str, events: list[tuple[bytes | None, bytes | None
     for key, value, partition, timestamp in events:
         producer.produce(topic, value, key, partition, timestamp=timestamp)
         producer.poll(0)
-    assert producer.flush(60) == 0
+    assert producer.flush(180) == 0
 
 
 def drawn(draw: random.Random, numbers: range, *, keyed: bool) -> list[tuple[bytes | None, bytes | None, int, int]]:
@@ -91,7 +91,7 @@ def beside_each_other(servers: Any, words: dict[str, Any], shards: list[Any]) ->
     ]
     answers = []
     for process in running:
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=400)
         assert process.returncode == 0
         answers.append(json.loads(out))
     return answers

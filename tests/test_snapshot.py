@@ -138,7 +138,7 @@ def lone(tmp_path_factory) -> Any:
             except pymongo.errors.PyMongoError:
                 return False
 
-        until(answers, 30)
+        until(answers)
         yield client, uri
     process.kill()
     process.wait()

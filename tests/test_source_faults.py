@@ -25,9 +25,9 @@ def three(tmp_path_factory) -> Iterator[Servers]:
     try:
         servers = Servers(stack, stack.up(["mongo"], mongo_nodes=3))
         with servers.mongo() as client:
-            # A lost primary is missed after two seconds instead of ten.
+            # A lost primary is missed after five seconds instead of ten; less, and a busy machine elects without need.
             config = client.admin.command("replSetGetConfig")["config"]
-            config["settings"]["electionTimeoutMillis"] = 2_000
+            config["settings"]["electionTimeoutMillis"] = 5_000
             client.admin.command("replSetReconfig", config | {"version": config["version"] + 1})
         yield servers
     finally:
@@ -62,7 +62,7 @@ def settled(three: Servers) -> None:
         except PyMongoError:
             return False
 
-    until(healthy, 60)
+    until(healthy)
 
 
 def exact(answer: dict[str, Any], dates: list[str]) -> None:
@@ -94,7 +94,7 @@ def test_a_primary_that_is_killed_while_it_is_read(three, words):
 
 def test_no_primary_at_all_is_a_clear_error(three, words):
     settled(three)
-    impatient = f"{words['mongo_uri']}&serverSelectionTimeoutMS=700"
+    impatient = f"{words['mongo_uri']}&serverSelectionTimeoutMS=4_000"
     gone = [primary(three)]
     try:
         with met("while_reading:3", words | {"dates": "2025-10-31", "mongo_uri": impatient}) as run:
@@ -142,7 +142,7 @@ def forget(client: pymongo.MongoClient[dict[str, Any]], name: str, moment: Any) 
             return getattr(error, "code", None) == 239
         return False
 
-    until(forgotten, 30)
+    until(forgotten)
 
 
 def of_a_sink(client: pymongo.MongoClient[dict[str, Any]], name: str) -> None:

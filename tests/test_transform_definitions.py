@@ -103,7 +103,9 @@ def call(*words: Any, text: str | None = None, env: dict[str, str] | None = None
 
     command = [sys.executable, "-c", "from millpond.cli import main; main(prog_name='millpond')", *map(str, words)]
     environment = os.environ | (env or {})
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, input=text, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, input=text, env=environment
+    )
 
 
 def test_explain_shows_a_pasted_event_field_by_field(tmp_path):

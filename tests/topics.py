@@ -28,18 +28,18 @@ def delete_before(cluster: Cluster, topic: str, offsets: dict[int, int]) -> None
     # Kept in a name: a client that is collected answers nobody.
     admin = AdminClient(dict(cluster))
     for future in admin.delete_records(wanted).values():
-        future.result(timeout=20)
+        future.result(timeout=60)
 
 
 def empty(cluster: Cluster, topic: str) -> None:
-    partitions = AdminClient(dict(cluster)).list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = AdminClient(dict(cluster)).list_topics(topic, timeout=60).topics[topic].partitions
     delete_before(cluster, topic, dict.fromkeys(partitions, -1))
 
 
 def recreate(servers: Any, cluster: Cluster, topic: str, partitions: int, **config: str) -> None:
     """Delete a topic and make it again: same name, another id."""
     admin = AdminClient(dict(cluster))
-    admin.delete_topics([topic])[topic].result(timeout=20)
+    admin.delete_topics([topic])[topic].result(timeout=60)
 
     def made() -> bool:
         try:
@@ -53,20 +53,20 @@ def recreate(servers: Any, cluster: Cluster, topic: str, partitions: int, **conf
 
 def grow(cluster: Cluster, topic: str, partitions: int) -> None:
     admin = AdminClient(dict(cluster))
-    admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(timeout=20)
-    until(lambda: len(admin.list_topics(topic, timeout=10).topics[topic].partitions) == partitions)
+    admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(timeout=60)
+    until(lambda: len(admin.list_topics(topic, timeout=60).topics[topic].partitions) == partitions)
 
 
 def settings(cluster: Cluster, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
     admin = AdminClient(dict(cluster))
     (future,) = admin.describe_configs([resource]).values()
-    return {name: entry.value for name, entry in future.result(timeout=20).items()}
+    return {name: entry.value for name, entry in future.result(timeout=60).items()}
 
 
 def described(cluster: Cluster, topic: str) -> tuple[int, int]:
     """Partitions and replicas of a topic."""
-    partitions = AdminClient(dict(cluster)).list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = AdminClient(dict(cluster)).list_topics(topic, timeout=60).topics[topic].partitions
     return len(partitions), len(partitions[0].replicas)
 
 
@@ -74,7 +74,7 @@ def log(cluster: Cluster, topic: str, partition: int = 0) -> tuple[int, int]:
     """Start and high watermark of a log."""
     consumer = Consumer(dict(cluster) | {"group.id": "test", "isolation.level": "read_uncommitted"})
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=60)
         return int(low), int(high)
     finally:
         consumer.close()
@@ -111,4 +111,4 @@ def send_singly(cluster: Cluster, topic: str, events: list[tuple[Any, Any, int]]
     for key, value, partition in events:
         producer.produce(topic, value, key, partition)
         producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0

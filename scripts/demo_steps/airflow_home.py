@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import psycopg
+
 from demo_steps.source import remote_properties
 
 _PATIENCE_S = 1800
+_DATABASE = "airflow"
 
 
 @dataclass
@@ -31,7 +34,10 @@ class Run:
 
 
 class AirflowHome:
-    """A home under one folder; SQLite and the sequential executor are enough for three tasks in a row."""
+    """A home under one folder, its metadata beside the reports; one task at a time is enough for three in a row.
+
+    No SQLite: that refuses a writer at once whose snapshot another process has overtaken, however long it may wait.
+    """
 
     def __init__(self, home: Path, environment: Path, dags: Path, status: dict[str, Any]) -> None:
         """Keep the places; nothing is started."""
@@ -44,7 +50,7 @@ class AirflowHome:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata(status["postgres"]["dsn"]),
             # Only the run that is asked for: unpausing would add the run of the last two hours.
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
@@ -120,6 +126,15 @@ class AirflowHome:
             return f"no task began; see {self.home / 'scheduler.log'} and {self.home / 'dag_run.log'}"
         lines = logs[-1].read_text(errors="replace").splitlines()[-25:]
         return f"the end of {logs[-1]}:\n" + "\n".join(lines)
+
+
+def metadata(dsn: str) -> str:
+    """Make a database for Airflow on the server of a DSN when there is none, and return its address."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (_DATABASE,)).fetchall():
+            connection.execute(f"CREATE DATABASE {_DATABASE}")
+    scheme, _, server = dsn.rpartition("/")[0].partition("://")
+    return f"{scheme}+psycopg2://{server}/{_DATABASE}"
 
 
 def connections(status: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from demo_steps.airflow_home import AirflowHome
 
 _USER = "admin"
-_PATIENCE_S = 120
+_PATIENCE_S = 600
 
 
 def serve(home: AirflowHome, port: int, tell: Callable[[str], None]) -> int:

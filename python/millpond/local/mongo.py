@@ -60,7 +60,7 @@ def ready(layout: Layout, name: str) -> bool:
     return True
 
 
-def form_replica_set(layout: Layout, patience: float = 40.0) -> None:
+def form_replica_set(layout: Layout, patience: float = 120.0) -> None:
     """Initiate the replica set when it is new, and wait for a primary.
 
     Raises:
@@ -72,7 +72,7 @@ def form_replica_set(layout: Layout, patience: float = 40.0) -> None:
     members = [{"_id": i, "host": f"127.0.0.1:{layout.ports[name]}"} for i, name in enumerate(nodes(layout))]
     address = f"mongodb://{members[0]['host']}/?directConnection=true"
     deadline = time.monotonic() + patience
-    with pymongo.MongoClient[dict[str, object]](address, serverSelectionTimeoutMS=5000) as client:
+    with pymongo.MongoClient[dict[str, object]](address, serverSelectionTimeoutMS=20_000) as client:
         try:
             client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
         except PyMongoError as error:

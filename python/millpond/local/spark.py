@@ -21,7 +21,7 @@ from millpond.local import ports, processes
 from millpond.local.errors import LocalError
 from millpond.local.startup import end_of_log
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 240.0
 
 
 def home(environment: Path | None = None) -> Path:
