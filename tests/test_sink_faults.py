@@ -165,7 +165,7 @@ def test_what_one_primary_alone_acknowledged_moves_no_position(request, three, n
     primary(three)
     three.restart(alone)
     child.send_signal(signal.SIGCONT)
-    told = child.communicate(timeout=120)[1].decode()
+    told = child.communicate(timeout=300)[1].decode()
     if mutant is None:
         # Never success: what was acknowledged is gone.
         assert child.returncode == 1, told

@@ -21,7 +21,7 @@ use crate::kafka::Role;
 
 const LOOK: Duration = Duration::from_millis(100);
 /// A run that does not end by then after a stop is left behind: its transaction times out, its positions stand.
-const PATIENCE: Duration = Duration::from_millis(1_900);
+const PATIENCE: Duration = Duration::from_millis(1_750);
 
 /// Asks a run to end at its next clean boundary. `cancel()` only sets a flag: it may come at any time, more than once,
 /// from any thread or signal handler, and with no run at all.
