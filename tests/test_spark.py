@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from tests.hand_sunk import Collection
 from tests.report_tables import COLUMNS, published, store
 from tests.spark_driver import registered, rows
 from tests.spark_sessions import Session, Spark, spark_servers
@@ -95,6 +96,38 @@ def test_every_row_is_the_native_one(servers, name, postgres, session):
     assert [engine for (engine,) in engines] == ["native", "spark"] * 3
 
 
+def test_native_incremental_and_spark_give_the_same_rows(servers, name, postgres, session):
+    """Random events, late ones among them, and functions: one Partial kept and added to, and two readings of it all."""
+    chance = random.Random(name)
+    reports = r.definitions(["product_views", *REPORTS])
+    words = {"database": "tests", "collection": name, "reports": reports, "dates": "all"}
+
+    def events(dates: list[str], count: int) -> list[dict[str, Any]]:
+        made = [document_of(chance, dates) | {"price": chance.choice([1, 2.5, -3, None, "x"])} for _ in range(count)]
+        return [{field: value for field, value in event.items() if field != "_id"} for event in made]
+
+    with servers.mongo() as client:
+        stored = Collection(client, name, topics=2)
+        stored.arrive(events(DATES, 1_500), partition=1)
+        first = native(servers.mongo_uri, postgres, **words)
+        for late in (DATES[:4], DATES[5:7], DATES):
+            stored.arrive(events(late, 200), partition=chance.randrange(3), topic=1)
+            kept = native(servers.mongo_uri, postgres, **words | {"dates": "changed"})
+        stored.land(events(DATES, 50), topic=1)
+        kept = native(servers.mongo_uri, postgres, **words | {"dates": first["books"]["dates"]})
+        assert (kept["books"]["mode"], kept["books"]["full_scans"]) == ("incremental", {})
+        mine = native(servers.mongo_uri, None, **words | {"dates": first["books"]["dates"], "mode": "full"})
+        there = published(postgres)
+        empty(postgres)
+        words |= {"dates": first["books"]["dates"], "conf": {"spark.millpond.tasks": "5", "spark.millpond.merges": "2"}}
+        theirs = session.aggregate(servers.mongo_uri, postgres, **words)
+        alike(theirs, mine)
+        assert theirs["tables"] == kept["tables"]
+        assert published(postgres) == there
+        assert len(there["product_views_daily"]) > 100
+        assert len(theirs["tables"]["by_region"]) > 20
+
+
 def test_own_reports_and_functions(servers, name, session):
     collection(servers, name, 2_000)
     words = {"database": "tests", "collection": name, "dates": "all"}
@@ -123,6 +156,25 @@ def test_a_killed_executor_changes_no_row(servers, name, spark, session, victim)
     killed = kill(spark, victim)
     assert killed.wait(10) is not None or not killed.is_running()
     alike(session.answer(), mine)
+
+
+STRAGGLER = r.Report(
+    "by_store", {"store": r.call("straggles", "store_id")}, {"n": r.count(), "v": r.count_distinct("device_id")}
+)
+
+
+def test_a_speculative_twin_changes_no_row(servers, name, spark):
+    collection(servers, name, 2_500)
+    words = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(STRAGGLER)}
+    mine = native(servers.mongo_uri, None, **words)
+    eager = {"multiplier": "1.01", "quantile": "0.1", "interval": "50ms", "minTaskRuntime": "50ms"}
+    settings = {f"spark__speculation__{name}": value for name, value in eager.items()}
+    with spark.session(spark__speculation="true", **settings) as made:
+        told = made.aggregate(servers.mongo_uri, None, **words, conf={"spark.millpond.tasks": "8"})
+    alike(told, mine)
+    assert told["seconds"] < 20, "the twin's answer is taken"
+    log = next(file for file in spark.events.iterdir() if made.application in file.name).read_text()
+    assert '"Speculative":true' in log, "there were no twins"
 
 
 def test_a_cancelled_run_ends_its_spark_job(servers, name, session):

@@ -1,7 +1,10 @@
 """What a Spark cluster may lack or lose: an error that names the host and what to do, and the old report stays."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +18,7 @@ from tests.report_tables import published, store, views
 from tests.spark_sessions import Session, Spark, spark_servers
 
 import millpond
+from millpond import reports as r
 
 DAY = "2025-10-31"
 
@@ -114,6 +118,71 @@ def test_an_executor_without_pyarrow_is_named(servers, name, stands, spark, tmp_
         error = fails(session, servers, name, stands)
     assert error["kind"] == "ConfigError"
     assert f"pyarrow is missing on Spark's executor on {socket.gethostname()}" in error["message"]
+
+
+def another_python() -> str:
+    """An interpreter of another minor version."""
+    here, places = f"python3.{sys.version_info[1]}", os.environ["PATH"].split(os.pathsep)
+    places += [
+        str(folder) for folder in Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob("versions/*/bin")
+    ]
+    found = (path for place in places for path in sorted(Path(place).glob("python3.*")) if path.suffix[1:].isdecimal())
+    for path in found:
+        # Not one that Spark 3.5 does not know, and not a shim that starts another.
+        if path.name != here and 8 <= int(path.suffix[1:]) <= 13:
+            asked = subprocess.run(
+                [path, "-c", "import sys; print(sys.version_info[1])"], capture_output=True, check=False
+            )
+            if asked.stdout.strip().decode() == path.suffix[1:]:
+                return str(path)
+    pytest.skip("there is one minor version of Python on this machine")
+
+
+def test_another_python_on_the_executors_is_told(servers, name, stands, spark):
+    other = another_python()
+    with spark.session(python=other) as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ConfigError", error
+    assert "127.0.0.1" in error["message"]
+    assert f"(3, {other.rpartition('.')[2]})" in error["message"], error
+    assert f"Python 3.{sys.version_info[1]}" in error["hint"]
+    assert "PYSPARK_PYTHON" in error["hint"]
+
+
+@pytest.mark.chaos
+def test_a_python_that_is_not_there_is_told(servers, name, stands, spark):
+    with spark.session(python="/nowhere/python3") as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ExternalError"
+    assert "127.0.0.1" in error["message"]
+    assert "/nowhere/python3" in error["message"], error
+    assert "PYSPARK_PYTHON" in error["hint"]
+
+
+@pytest.mark.chaos
+def test_another_spark_on_the_executors_is_told(servers, name, stands, spark, tmp_path):
+    """No other Spark is on this machine: here the executors' own says that it is one."""
+    (tmp_path / "sitecustomize.py").write_text("import pyspark\npyspark.__version__ = '3.4.4'\n")
+    with spark.session(spark__executorEnv__PYTHONPATH=str(tmp_path)) as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ConfigError", error
+    assert f"Spark 3.4.4 on the executor on {socket.gethostname()}" in error["message"]
+    assert "pyspark==3.4.4" in error["hint"]
+
+
+DIES = r.Report("t", {"k": r.call("dies", "store_id")}, {"n": r.count()})
+
+
+@pytest.mark.parametrize("victim", ["python", pytest.param("executor", marks=pytest.mark.chaos)])
+def test_executors_that_die_again_and_again_are_told(servers, name, stands, spark, victim):
+    """What runs out of memory is killed, by the kernel: its Python process, where tasks fold, or the JVM above it."""
+    with spark.session(spark__executorEnv__MILLPOND_TEST_DIES=victim) as session:
+        error = fails(session, servers, name, stands, reports=r.definitions(DIES))
+        assert error["kind"] == "ExternalError"
+        assert "127.0.0.1" in error["message"], error
+        assert "spark.millpond.tasks" in error["hint"]
+        # The session is as good as before.
+        assert session.aggregate(postgres_dsn=stands, **words(servers, name))["books"]["counted"] == 100
 
 
 class OnlyFor(Proxy):
