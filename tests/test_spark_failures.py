@@ -120,31 +120,45 @@ def test_an_executor_without_pyarrow_is_named(servers, name, stands, spark, tmp_
     assert f"pyarrow is missing on Spark's executor on {socket.gethostname()}" in error["message"]
 
 
-def another_python() -> str:
-    """An interpreter of another minor version."""
+CLAIM = """
+import types, pyspark.worker_util as worker
+compare = worker.check_python_version
+def claimed(infile):
+    own, worker.sys = worker.sys, types.SimpleNamespace(version_info=(3, 8))
+    try:
+        compare(infile)
+    finally:
+        worker.sys = own
+worker.check_python_version = claimed
+"""
+
+
+def another_python(folder: Path) -> tuple[str, str, dict[str, str]]:
+    """An interpreter of another minor version, its number and a session's settings.
+
+    Where this machine has one version alone, its own one claims to be another when Spark compares.
+    """
     here, places = f"python3.{sys.version_info[1]}", os.environ["PATH"].split(os.pathsep)
-    places += [
-        str(folder) for folder in Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob("versions/*/bin")
-    ]
-    found = (path for place in places for path in sorted(Path(place).glob("python3.*")) if path.suffix[1:].isdecimal())
-    for path in found:
-        # Not one that Spark 3.5 does not know, and not a shim that starts another.
-        if path.name != here and 8 <= int(path.suffix[1:]) <= 13:
-            asked = subprocess.run(
-                [path, "-c", "import sys; print(sys.version_info[1])"], capture_output=True, check=False
-            )
-            if asked.stdout.strip().decode() == path.suffix[1:]:
-                return str(path)
-    pytest.skip("there is one minor version of Python on this machine")
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    places += [str(place) for place in pyenv.glob("versions/*/bin")]
+    for path in (path for place in places for path in sorted(Path(place).glob("python3.*"))):
+        minor = path.suffix[1:]
+        if path.name != here and minor.isdecimal() and int(minor) > 7:
+            # A shim may start another, or none.
+            ask = [path, "-c", "import sys; print(sys.version_info[1])"]
+            if subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() == minor:
+                return str(path), minor, {}
+    (folder / "sitecustomize.py").write_text(CLAIM)
+    return "", "8", {"spark__executorEnv__PYTHONPATH": str(folder)}
 
 
-def test_another_python_on_the_executors_is_told(servers, name, stands, spark):
-    other = another_python()
-    with spark.session(python=other) as session:
+def test_another_python_on_the_executors_is_told(servers, name, stands, spark, tmp_path):
+    python, minor, settings = another_python(tmp_path)
+    with spark.session(python, **settings) as session:
         error = fails(session, servers, name, stands)
     assert error["kind"] == "ConfigError", error
     assert "127.0.0.1" in error["message"]
-    assert f"(3, {other.rpartition('.')[2]})" in error["message"], error
+    assert f"(3, {minor})" in error["message"], error
     assert f"Python 3.{sys.version_info[1]}" in error["hint"]
     assert "PYSPARK_PYTHON" in error["hint"]
 

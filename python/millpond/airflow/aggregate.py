@@ -70,7 +70,7 @@ class AggregateOperator(VerbOperator):
         "mongo_uri": ("mongo_conn_id", mongo_uri),
         "postgres_dsn": ("postgres_conn_id", postgres_dsn),
     }
-    operator_extra_links = (ReportLink(),)
+    operator_extra_links: Sequence[Any] = (ReportLink(),)
     template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", "spark_conn_id", *readers)
 
     def __init__(
