@@ -145,7 +145,7 @@ def another_python(folder: Path) -> tuple[str, str, dict[str, str]]:
         minor = path.suffix[1:]
         if path.name != here and minor.isdecimal() and int(minor) > 7:
             # A shim may start another, or none.
-            ask = [path, "-c", "import sys; print(sys.version_info[1])"]
+            ask = [str(path), "-c", "import sys; print(sys.version_info[1])"]
             if subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() == minor:
                 return str(path), minor, {}
     (folder / "sitecustomize.py").write_text(CLAIM)
