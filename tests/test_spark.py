@@ -100,7 +100,7 @@ def test_native_incremental_and_spark_give_the_same_rows(servers, name, postgres
     """Random events, late ones among them, and functions: one Partial kept and added to, and two readings of it all."""
     chance = random.Random(name)
     reports = r.definitions(["product_views", *REPORTS])
-    words = {"database": "tests", "collection": name, "reports": reports, "dates": "all"}
+    words = {"database": "tests", "collection": name, "reports": reports, "keep_partials_days": 36_500}
 
     def events(dates: list[str], count: int) -> list[dict[str, Any]]:
         made = [document_of(chance, dates) | {"price": chance.choice([1, 2.5, -3, None, "x"])} for _ in range(count)]
@@ -109,18 +109,19 @@ def test_native_incremental_and_spark_give_the_same_rows(servers, name, postgres
     with servers.mongo() as client:
         stored = Collection(client, name, topics=2)
         stored.arrive(events(DATES, 1_500), partition=1)
-        first = native(servers.mongo_uri, postgres, **words)
+        native(servers.mongo_uri, postgres, **words, dates="all")
         for late in (DATES[:4], DATES[5:7], DATES):
             stored.arrive(events(late, 200), partition=chance.randrange(3), topic=1)
-            kept = native(servers.mongo_uri, postgres, **words | {"dates": "changed"})
+            native(servers.mongo_uri, postgres, **words, dates="changed")
         stored.land(events(DATES, 50), topic=1)
-        kept = native(servers.mongo_uri, postgres, **words | {"dates": first["books"]["dates"]})
+        words["dates"] = native(servers.mongo_uri, None, **words, dates="all", mode="full")["books"]["dates"]
+        kept = native(servers.mongo_uri, postgres, **words)
         assert (kept["books"]["mode"], kept["books"]["full_scans"]) == ("incremental", {})
-        mine = native(servers.mongo_uri, None, **words | {"dates": first["books"]["dates"], "mode": "full"})
+        mine = native(servers.mongo_uri, None, **words, mode="full")
         there = published(postgres)
         empty(postgres)
-        words |= {"dates": first["books"]["dates"], "conf": {"spark.millpond.tasks": "5", "spark.millpond.merges": "2"}}
-        theirs = session.aggregate(servers.mongo_uri, postgres, **words)
+        conf = {"spark.millpond.tasks": "5", "spark.millpond.merges": "2"}
+        theirs = session.aggregate(servers.mongo_uri, postgres, **words, conf=conf)
         alike(theirs, mine)
         assert theirs["tables"] == kept["tables"]
         assert published(postgres) == there
