@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pymongo
@@ -19,6 +19,9 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 import millpond
 from millpond.local import Stack
+
+if TYPE_CHECKING:
+    from tests.spark_sessions import Spark
 
 
 @dataclass
@@ -121,6 +124,15 @@ def servers() -> Iterator[Servers]:
 def stack(servers: Servers) -> Stack:
     """The shared stack itself."""
     return servers.stack
+
+
+@pytest.fixture(scope="session")
+def spark() -> "Iterator[Spark]":
+    """A Spark cluster that tests share; what they kill there comes again."""
+    from tests.spark_sessions import spark_servers
+
+    with spark_servers() as running:
+        yield running
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tests.hand_sunk import Collection
 from tests.report_tables import COLUMNS, published, store
 from tests.spark_driver import registered, rows
-from tests.spark_sessions import Session, Spark, spark_servers
+from tests.spark_sessions import Session, Spark
 from tests.test_reports import DATES, document_of
 
 import millpond
@@ -28,12 +28,6 @@ REPORTS = [
                  "least": r.min("price"), "mean": r.mean("price"), "first": r.min("product_id")},
     ),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Spark]:
-    with spark_servers() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

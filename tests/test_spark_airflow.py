@@ -13,18 +13,11 @@ import psycopg
 import pytest
 from tests.airflow_environment import DAGS, MAJORS, Airflow
 from tests.report_tables import published
-from tests.spark_sessions import Spark, spark_servers
 
 import millpond
 
 DAG_ID = "kafka_pipeline_on_spark"
 DATES = ("2025-10-30", "2025-10-31")
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Spark]:
-    with spark_servers() as running:
-        yield running
 
 
 @dataclass

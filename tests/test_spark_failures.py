@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,12 @@ import psutil
 import pytest
 from tests.mongo_proxy import Cut, Proxy
 from tests.report_tables import published, store, views
-from tests.spark_sessions import Session, Spark, spark_servers
+from tests.spark_sessions import Session
 
 import millpond
 from millpond import reports as r
 
 DAY = "2025-10-31"
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Spark]:
-    with spark_servers() as running:
-        yield running
 
 
 def words(servers: Any, name: str) -> dict[str, Any]:

@@ -4,13 +4,12 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.report_tables import published, store, views
 from tests.spark_driver import rows
-from tests.spark_sessions import Spark, spark_servers
+from tests.spark_sessions import Spark
 
 import millpond
 
@@ -28,12 +27,6 @@ from pyspark import SparkContext
 told["left"] = SparkContext._active_spark_context is not None
 print(json.dumps(told))
 """
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Spark]:
-    with spark_servers() as running:
-        yield running
 
 
 @pytest.fixture
