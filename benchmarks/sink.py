@@ -13,7 +13,10 @@ from machine import describe
 from race import Contender, race, ratio, run
 from run import Bench, ours, peer, raw_limit
 
-IN_FLIGHT = 8
+
+def on_their_way(batch_size: int) -> int:
+    """How many batches the sink sends at once when nothing is said."""
+    return max(2, min(8, 12_000 // batch_size))
 
 
 class SinkBench:
@@ -43,7 +46,8 @@ class SinkBench:
 
     def raw(self, batch_size: int, *, retry_writes: bool = False) -> Callable[[], list[str]]:
         """The same documents, BSON already and in memory, over as many connections."""
-        words = {"uri": self.servers.uri, "file": str(self.file), "in_flight": IN_FLIGHT, "retry_writes": retry_writes}
+        words = {"uri": self.servers.uri, "file": str(self.file), "retry_writes": retry_writes}
+        words["in_flight"] = on_their_way(batch_size)
         return lambda: raw_limit(self.bench.raw, "insert", batch_size=batch_size, **words, **self.place())
 
     def python(self, concern: int | str) -> Callable[[], list[str]]:

@@ -165,7 +165,7 @@ def sink(
         compressors: Of zstd, snappy and zlib those that may be used, the best one first. Default: as the URI says.
         dead_letter_ttl: Seconds (or timedelta) after which a dead letter expires. Default: never.
         metadata: Store topic, partition, offset, timestamp, key and headers under this field.
-        in_flight: Inserts on their way at once. Default: 8.
+        in_flight: Inserts on their way at once. Default: 8, of large batches as many as hold 12,000 events, but 2 at least.
         max_events_per_second: Read no faster, over this whole run; smooth to a tenth of a second.
         max_bytes_per_second: The same by bytes of key and value.
         progress: As in `bridge`.

@@ -52,6 +52,62 @@ pub fn walk<'a>(document: &'a [u8], mut take: impl FnMut(&'a [u8], Element<'a>))
     false
 }
 
+/// The names that documents had so far, by their place: those of one program have the same ones in the same order, and a name
+/// met again where it was is not looked up.
+#[derive(Debug, Default)]
+pub struct Layout {
+    /// Each with the 0 that ends it, and the slot that its value goes to.
+    names: Vec<(Vec<u8>, Option<usize>)>,
+}
+
+/// Documents of more fields than this are looked up from there on.
+const PLACES: usize = 64;
+
+impl Layout {
+    /// Calls `take` with the slot and value of each top-level element whose name has one. False when the document is cut
+    /// short.
+    pub fn walk<'a>(
+        &mut self,
+        document: &'a [u8],
+        slot: impl Fn(&[u8]) -> Option<usize>,
+        mut take: impl FnMut(usize, Element<'a>),
+    ) -> bool {
+        let mut rest = document.get(4..).unwrap_or_default();
+        for place in 0.. {
+            let Some((kind, tail)) = rest.split_first() else { return false };
+            if *kind == 0 {
+                return true;
+            }
+            let (wanted, value) = match self.names.get(place) {
+                Some((name, wanted)) if tail.starts_with(name) => (*wanted, &tail[name.len()..]),
+                _ => {
+                    let Some(end) = memchr::memchr(0, tail) else { return false };
+                    let wanted = slot(&tail[..end]);
+                    self.learn(place, &tail[..=end], wanted);
+                    (wanted, &tail[end + 1..])
+                }
+            };
+            let Some((element, length)) = read(*kind, value) else { return false };
+            let Some(after) = value.get(length..) else { return false };
+            if let Some(wanted) = wanted {
+                take(wanted, element);
+            }
+            rest = after;
+        }
+        false
+    }
+
+    fn learn(&mut self, place: usize, name: &[u8], slot: Option<usize>) {
+        if let Some(known) = self.names.get_mut(place) {
+            known.0.clear();
+            known.0.extend_from_slice(name);
+            known.1 = slot;
+        } else if place < PLACES {
+            self.names.push((name.to_vec(), slot));
+        }
+    }
+}
+
 /// The value at the end of a way through nested documents.
 #[must_use]
 pub fn inside<'a>(element: Element<'a>, steps: &[String]) -> Element<'a> {
@@ -96,4 +152,41 @@ fn read(kind: u8, value: &[u8]) -> Option<(Element<'_>, usize)> {
         0x7f | 0xff => (Element::Other, 0),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_layout_finds_what_a_walk_finds(documents in prop::collection::vec(
+            prop::collection::vec(("[a-c]{0,2}", any::<i32>()), 0..80), 1..6), cut in 0..40_usize
+        ) {
+            let names = ["a", "bc", ""];
+            let slot = |name: &[u8]| names.iter().position(|known| known.as_bytes() == name);
+            let mut layout = Layout::default();
+            for fields in documents {
+                let mut document = vec![0; 4];
+                for (name, value) in &fields {
+                    document.push(0x10);
+                    document.extend_from_slice(name.as_bytes());
+                    document.push(0);
+                    document.extend_from_slice(&value.to_le_bytes());
+                }
+                document.push(0);
+                document.truncate(document.len().saturating_sub(cut).max(cut.min(document.len())));
+                let (mut wanted, mut found) = (Vec::new(), Vec::new());
+                let whole = walk(&document, |name, element| {
+                    if let Some(slot) = slot(name) {
+                        wanted.push((slot, element));
+                    }
+                });
+                prop_assert_eq!(layout.walk(&document, slot, |slot, element| found.push((slot, element))), whole);
+                prop_assert_eq!(wanted, found);
+            }
+        }
+    }
 }

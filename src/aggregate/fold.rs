@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::element::Element;
+use super::element::{Element, Layout};
 use super::incremental::coverage::Coverage;
 use super::instant::{self, Instant};
 use super::partial::{DatePartial, Partial};
@@ -39,6 +39,7 @@ pub trait Wanted {
 pub struct Folder {
     plan: Arc<Plan>,
     calls: Calls,
+    layout: Layout,
     pub partial: Partial,
     spill: Arc<Spill>,
     /// Bytes that the Partial may take before it is put aside.
@@ -66,7 +67,7 @@ impl Folder {
     /// Of no event yet.
     #[must_use]
     pub fn new(plan: Arc<Plan>, spill: Arc<Spill>, share: usize) -> Self {
-        Self { calls: plan.calls(), partial: Partial::new(), plan, spill, share }
+        Self { calls: plan.calls(), layout: Layout::default(), partial: Partial::new(), plan, spill, share }
     }
 
     /// Folds a batch of raw documents.
@@ -80,7 +81,7 @@ impl Folder {
             // A function of a function's answer needs another round.
             loop {
                 for document in documents {
-                    let whole = plan.read(document, &mut values);
+                    let whole = plan.read(document, &mut self.layout, &mut values);
                     if let Ok(instant) = look(whole, &values, wanted).placed {
                         plan.prepare(&Event { values: &values, micros: instant.micros }, &mut self.calls);
                     }
@@ -92,7 +93,7 @@ impl Folder {
         }
         let mut taken = vec![Taken::Unasked; plan.inputs.len()];
         for document in documents {
-            let whole = plan.read(document, &mut values);
+            let whole = plan.read(document, &mut self.layout, &mut values);
             self.one(&plan, whole, &values, &mut taken, wanted);
         }
         drop(taken);
@@ -207,7 +208,10 @@ fn place(
     let kept = |date| looked.id.as_ref().is_some_and(|id| wanted.kept(date, id));
     let (instant, written) = match values[TIME] {
         Element::Missing | Element::Null => return Err("missing_time"),
-        Element::Text(text) => (Instant::read(text), text.get(..10).and_then(instant::date)),
+        Element::Text(text) => {
+            let written = text.get(..10).and_then(instant::date);
+            (written.and_then(|date| Instant::of(date, &text[10..])), written)
+        }
         Element::Date(millis) => {
             let instant = millis.checked_mul(1_000).and_then(Instant::from_micros);
             (instant, instant.map(|instant| instant.date))

@@ -29,9 +29,13 @@ impl Instant {
     /// on its UTC date, without on its own. `None` for anything else, `:60` and offsets beyond −12:00…+14:00 included.
     #[must_use]
     pub fn read(text: &[u8]) -> Option<Self> {
-        let date = date(text.get(..10)?)?;
+        Self::of(date(text.get(..10)?)?, &text[10..])
+    }
+
+    /// The same of a text whose first ten bytes say `date`, by the `rest` of it.
+    #[must_use]
+    pub fn of(date: i32, rest: &[u8]) -> Option<Self> {
         let day = i64::from(date) * DAY_US;
-        let rest = &text[10..];
         if rest.is_empty() {
             return Self::from_micros(day);
         }

@@ -135,7 +135,7 @@ async fn refuse_read_only(client: &Client, condition: &str) -> Result<()> {
 }
 
 /// What TLS said, where it was TLS that failed; the driver keeps it to itself.
-fn tls_failure(error: &tokio_postgres::Error) -> Option<Error> {
+fn tls_failure(what: &str, error: &tokio_postgres::Error) -> Option<Error> {
     let source = error.source()?;
     // The driver's words for a server that answers the question for TLS with no.
     if source.to_string() == "server does not support TLS" {
@@ -148,10 +148,18 @@ fn tls_failure(error: &tokio_postgres::Error) -> Option<Error> {
     while let Some(cause) = next {
         // What the other side says after the handshake comes as an error of the stream.
         let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = cause.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>()));
-        // A connection that broke has no stack of OpenSSL's.
-        if let Some(stack) = tls.and_then(openssl::ssl::Error::ssl_error) {
-            let reason = stack.errors().first().and_then(openssl::error::Error::reason).unwrap_or("it failed");
+        let tls: Option<&openssl::ssl::Error> =
+            cause.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()));
+        if let Some(tls) = tls {
+            // A connection that broke has no other reason. Of TLS 1.3 the client is done before its certificate is judged,
+            // and what the server says of it may go under.
+            let reason = tls.ssl_error().and_then(|stack| stack.errors().first()?.reason());
+            let reason = reason.filter(|reason| *reason != "unexpected eof while reading");
+            let Some(reason) = reason else {
+                return Some(Error::external(format!("{what}: the TLS connection broke ({source})")).hint(
+                    "check that the server runs and the network, and in its log whether it refused sslcert; a retry goes on",
+                ));
+            };
             let text = source.to_string();
             let detail =
                 text.rsplit(": ").next().filter(|detail| !detail.contains(':') && !detail.contains("routines"));
@@ -171,7 +179,7 @@ fn tls_failure(error: &tokio_postgres::Error) -> Option<Error> {
 pub fn told(what: impl Into<String>, error: tokio_postgres::Error) -> Error {
     let what = what.into();
     let Some(code) = error.code().cloned() else {
-        if let Some(error) = tls_failure(&error) {
+        if let Some(error) = tls_failure(&what, &error) {
             return error;
         }
         if error.source().is_some_and(|source| source.to_string() == "password missing") {

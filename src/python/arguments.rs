@@ -251,6 +251,7 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
     }
     let write_concern = arguments.take("write_concern");
     let size = |value: Option<u64>, default: usize| value.map_or(default, |n| usize::try_from(n).unwrap_or(default));
+    let batch_size = size(arguments.positive("batch_size")?, 1_000);
     let settings = SinkSettings {
         source: arguments.properties("source")?,
         mongo_uri: arguments.needed("mongo_uri")?,
@@ -258,7 +259,7 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         database: arguments.needed("database")?,
         collection: arguments.needed("collection")?,
         group_id: arguments.text("group_id")?,
-        batch_size: size(arguments.positive("batch_size")?, 1_000),
+        batch_size,
         identity,
         shard: arguments.shard()?,
         start,
@@ -273,7 +274,8 @@ pub fn sink(json: &str) -> Result<SinkSettings> {
         compressors: arguments.compressors()?,
         dead_letter_ttl: arguments.count("dead_letter_ttl")?,
         metadata: arguments.text("metadata")?,
-        in_flight: size(arguments.positive("in_flight")?, 8),
+        // Four are as fast as eight (docs/performance.md), and eight large ones are memory.
+        in_flight: size(arguments.positive("in_flight")?, (12_000 / batch_size.max(1)).clamp(2, 8)),
     };
     arguments.done()?;
     Ok(settings)

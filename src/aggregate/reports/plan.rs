@@ -8,7 +8,7 @@ use super::expression::Expression;
 use super::functions::Event;
 use super::metric::{Measure, Metric};
 use super::value::{NULL_KEY, Unfit, Value};
-use crate::aggregate::element::{self, Element};
+use crate::aggregate::element::{self, Element, Layout};
 use crate::error::{Error, Result};
 use crate::postgres::columns::Kind;
 
@@ -154,14 +154,11 @@ impl Plan {
         self.names.len() + self.nested.len()
     }
 
-    /// Fills the slots from a document; false when it is cut short.
-    pub fn read<'a>(&self, document: &'a [u8], values: &mut [Element<'a>]) -> bool {
+    /// Fills the slots from a document; false when it is cut short. The layout is of this plan's documents alone.
+    pub fn read<'a>(&self, document: &'a [u8], layout: &mut Layout, values: &mut [Element<'a>]) -> bool {
         values.fill(Element::Missing);
-        let whole = element::walk(document, |name, element| {
-            if let Some(slot) = self.names.iter().position(|known| known.as_bytes() == name) {
-                values[slot] = element;
-            }
-        });
+        let slot = |name: &[u8]| self.names.iter().position(|known| known.as_bytes() == name);
+        let whole = layout.walk(document, slot, |slot, element| values[slot] = element);
         for (at, (top, steps)) in self.nested.iter().enumerate() {
             values[self.names.len() + at] = element::inside(values[*top], steps);
         }
