@@ -71,6 +71,8 @@ class Engine:
         self._session: Any = None
         self._mine = self._closed = False
         self._archive: str | None = None
+        # What Spark has tried as often as it is told to; a reading that begins again does not begin that again.
+        self._over: ExternalError | None = None
         # Of the application: its id, its page while it lives, and where a history server shows it afterwards.
         self.told: dict[str, str] = {}
 
@@ -81,8 +83,14 @@ class Engine:
             ConfigError: The executors cannot run it.
             ExternalError: The cluster does not answer.
         """
+        if self._over is not None:
+            raise self._over
         if self._session is None:
-            session, self._mine = _session(self._given, self._what)
+            try:
+                session, self._mine = _session(self._given, self._what)
+            except ExternalError as error:
+                self._over = error
+                raise
             with self._lock:
                 self._session, closed = session, self._closed
             if closed:
@@ -150,7 +158,8 @@ class Engine:
         except Exception as error:  # py4j's, Spark's and those of either's network
             if self._closed:
                 raise Cancelled("aggregate: stopped on request") from None
-            raise ExternalError(f"aggregate: {what}: {_reason(error)}", hint) from error
+            self._over = ExternalError(f"aggregate: {what}: {_reason(error)}", hint)
+            raise self._over from error
 
 
 def _require(spark: object) -> None:
