@@ -15,10 +15,12 @@ import pytest
 from tests.mongo_proxy import Cut, Proxy
 from tests.report_tables import published, store, views
 from tests.spark_sessions import Session
+from tests.test_spark import alike, collection, native, registry
 
 import millpond
 from millpond import reports as r
 
+__all__ = ["registry"]
 DAY = "2025-10-31"
 
 
@@ -190,6 +192,25 @@ def test_executors_that_die_again_and_again_are_told(servers, name, stands, spar
         assert "spark.millpond.tasks" in error["hint"]
         # The session is as good as before.
         assert session.aggregate(postgres_dsn=stands, **words(servers, name))["books"]["counted"] == 100
+
+
+STRAGGLER = r.Report(
+    "by_store", {"store": r.call("straggles", "store_id")}, {"n": r.count(), "v": r.count_distinct("device_id")}
+)
+
+
+def test_a_speculative_twin_changes_no_row(servers, name, spark):
+    collection(servers, name, 2_500)
+    place = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(STRAGGLER)}
+    mine = native(servers.mongo_uri, None, **place)
+    eager = {"multiplier": "1.01", "quantile": "0.1", "interval": "50ms", "minTaskRuntime": "50ms"}
+    settings = {f"spark__speculation__{word}": value for word, value in eager.items()}
+    with spark.session(spark__speculation="true", **settings) as made:
+        told = made.aggregate(servers.mongo_uri, None, **place, conf={"spark.millpond.tasks": "8"})
+    alike(told, mine)
+    assert told["seconds"] < 20, "the twin's answer is taken"
+    log = next(file for file in spark.events.iterdir() if made.application in file.name).read_text()
+    assert '"Speculative":true' in log, "there were no twins"
 
 
 class OnlyFor(Proxy):
