@@ -7,6 +7,7 @@ in a shuffle and are merged. Refuses to know what executors have and run: [`exec
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -246,14 +247,16 @@ def _asked(session: Any, name: str) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what Spark says, short: where a task was lost, and the last line of its own trace."""
+    """Return what Spark says, short: where a task was lost, and the error at the end of its own trace."""
     java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
     text = str(java.getMessage() if java is not None else error) or type(error).__name__
     text = text.partition("\nDriver stacktrace:")[0]
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("\tat ", "  File"))]
     shown = [lines[0][:400]] if lines else [type(error).__name__]
     if len(lines) > 1:
-        shown.append(lines[-1].strip()[:300])
+        # It may have more lines than the one with its name.
+        named = [number for number, line in enumerate(lines) if number and re.match(r"[\w.$]+: ", line)]
+        shown.append(" ".join(line.strip() for line in lines[named[-1] if named else -1 :])[:400])
     return " … ".join(shown)
 
 
