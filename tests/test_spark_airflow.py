@@ -73,6 +73,7 @@ def event(n: int) -> tuple[str, bytes, int]:
     return str(n), json.dumps(body).encode(), n % 4
 
 
+@pytest.mark.chaos
 def test_the_dag_on_spark_gives_the_native_rows_and_a_button_to_its_page(servers, spark, home, postgres):
     topic, airflow = f"t{secrets.token_hex(5)}", home.airflow
     servers.create(servers.remote, topic, 4)
