@@ -7,7 +7,7 @@ do. The rows are those of `kafka_pipeline_all_in_one`, whatever the cluster; exe
 from datetime import UTC, datetime, timedelta
 
 from millpond.airflow import AggregateOperator, BridgeOperator, SinkOperator
-from millpond.airflow.compat import DAG
+from millpond.airflow.compat import DAG, Param
 
 with DAG(
     dag_id="kafka_pipeline_on_spark",
@@ -18,25 +18,31 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "execution_timeout": timedelta(hours=2)},
+    params={
+        "source_topic": Param("product_views", type="string", description="Topic of the remote cluster"),
+        "target_topic": Param("processed_product_view_test", type="string", description="Topic of the local cluster"),
+        "database": Param("kafka_data_db", type="string", description="MongoDB database"),
+        "collection": Param("product_views_records", type="string", description="MongoDB collection"),
+    },
     tags=["millpond"],
 ) as dag:
     bridge = BridgeOperator(
         task_id="bridge",
         source_conn_id="kafka_remote",
-        source_topic="product_views",
-        target_topic="processed_product_view_test",
+        source_topic="{{ params.source_topic }}",
+        target_topic="{{ params.target_topic }}",
         transform="product_views",
     )
     sink = SinkOperator(
         task_id="sink",
-        topic="processed_product_view_test",
-        database="kafka_data_db",
-        collection="product_views_records",
+        topic="{{ params.target_topic }}",
+        database="{{ params.database }}",
+        collection="{{ params.collection }}",
     )
     aggregate = AggregateOperator(
         task_id="aggregate",
-        database="kafka_data_db",
-        collection="product_views_records",
+        database="{{ params.database }}",
+        collection="{{ params.collection }}",
         engine="spark",
         spark_conn_id="spark_default",
     )

@@ -55,12 +55,12 @@ def tasks(run: DagRun, session: Any) -> dict[str, Any]:
     return found
 
 
-def books(one: Any, session: Any) -> Any:
-    """Return the result of a task."""
+def books(one: Any, session: Any, name: str = "return_value") -> Any:
+    """Return the result of a task, or what else it left in XCom."""
     from airflow.models.xcom import XComModel as Model
 
     key = {name: getattr(one, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
-    value = session.query(Model.value).filter_by(**key, key="return_value").scalar()
+    value = session.query(Model.value).filter_by(**key, key=name).scalar()
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 
@@ -83,6 +83,13 @@ def links(dag_id: str, run_id: str) -> dict[str, dict[str, str]]:
             task.task_id: {name: task.get_extra_links(found[task.task_id], name) for name in task.extra_links}
             for task in dag.task_dict.values()
         }
+
+
+def left(dag_id: str, run_id: str, task_id: str, name: str) -> Any:
+    """Return what a task left in XCom under a name."""
+    with create_session() as session:
+        run = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one()
+        return books(run.get_task_instance(task_id, session=session), session, name)
 
 
 def clear(dag_id: str, run_id: str) -> None:
@@ -112,5 +119,5 @@ if not MODERN:
 answers.write('"ready"\n')
 for line in sys.stdin:
     words = json.loads(line)
-    do: Any = {one.__name__: one for one in (trigger, stand, covered, mark, clear, links)}[words.pop("do")]
+    do: Any = {one.__name__: one for one in (trigger, stand, covered, mark, clear, left, links)}[words.pop("do")]
     answers.write(json.dumps(do(**words)) + "\n")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pymongo
@@ -22,6 +22,9 @@ from tests.local_servers import until
 
 import millpond
 from millpond.local import Stack
+
+if TYPE_CHECKING:
+    from tests.spark_sessions import Spark
 
 
 @dataclass
@@ -145,6 +148,15 @@ def servers() -> Iterator[Servers]:
 def stack(servers: Servers) -> Stack:
     """The shared stack itself."""
     return servers.stack
+
+
+@pytest.fixture(scope="session")
+def spark() -> "Iterator[Spark]":
+    """A Spark cluster that tests share; what they kill there comes again."""
+    from tests.spark_sessions import spark_servers
+
+    with spark_servers() as running:
+        yield running
 
 
 @pytest.fixture

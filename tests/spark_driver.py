@@ -26,6 +26,31 @@ def registered() -> None:
         time.sleep(0.3)
         return store
 
+    @millpond.function("dies")
+    def dies(store: Any) -> Any:
+        """As the kernel ends what takes too much memory: this Python process, or the JVM that is its grandparent."""
+        import os
+        import signal
+        from pathlib import Path
+
+        victim = os.environ.get("MILLPOND_TEST_DIES")
+        if victim:
+            daemon = os.getppid()
+            parent = int(Path(f"/proc/{daemon}/stat").read_text().rpartition(")")[2].split()[1])
+            os.kill(os.getpid() if victim == "python" else parent, signal.SIGKILL)
+            time.sleep(30)
+        return store
+
+    @millpond.function("straggles")
+    def straggles(store: Any) -> Any:
+        """Slow in the first try of the first task, and nowhere else."""
+        import sys
+
+        context = sys.modules["pyspark"].TaskContext.get() if "pyspark" in sys.modules else None
+        if context is not None and context.partitionId() == 0 and context.attemptNumber() == 0:
+            time.sleep(20)
+        return store
+
     @millpond.function("broken")
     def broken(store: Any) -> Any:
         raise ValueError("of the test")

@@ -78,13 +78,9 @@ class Spark:
         """What a driver is started with."""
         return os.environ | {"PYTHONPATH": str(self.package), "PYSPARK_PYTHON": str(self.cluster.python)}
 
-    def run(self, command: list[str]) -> str:
-        """Run a driver to its end and return what it printed."""
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
-
     @contextmanager
-    def session(self, **settings: str) -> Iterator[Session]:
-        """A session; a name's two underscores stand for a dot."""
+    def session(self, python: str = "", **settings: str) -> Iterator[Session]:
+        """A session; a name's two underscores stand for a dot. `python`: what executors run, if not its own."""
         given = {
             "spark.master": self.cluster.master,
             "spark.driver.host": "127.0.0.1",
@@ -94,9 +90,10 @@ class Spark:
         }
         given |= {name.replace("__", "."): value for name, value in settings.items()}
         command = [str(self.cluster.python), str(ROOT / "tests" / "spark_driver.py"), json.dumps(given)]
+        environment = self.environment | ({"PYSPARK_PYTHON": python} if python else {})
         with (self.folder / "driver.log").open("a") as log:
             process = subprocess.Popen(
-                command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
         try:
             made = Session(process, "")

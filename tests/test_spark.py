@@ -9,9 +9,10 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from tests.hand_sunk import Collection
 from tests.report_tables import COLUMNS, published, store
 from tests.spark_driver import registered, rows
-from tests.spark_sessions import Session, Spark, spark_servers
+from tests.spark_sessions import Session, Spark
 from tests.test_reports import DATES, document_of
 
 import millpond
@@ -27,12 +28,6 @@ REPORTS = [
                  "least": r.min("price"), "mean": r.mean("price"), "first": r.min("product_id")},
     ),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Spark]:
-    with spark_servers() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +88,41 @@ def test_every_row_is_the_native_one(servers, name, postgres, session):
     with psycopg.connect(postgres) as connection:
         engines = connection.execute("SELECT engine FROM millpond_runs ORDER BY created_at").fetchall()
     assert [engine for (engine,) in engines] == ["native", "spark"] * 3
+
+
+def test_native_incremental_and_spark_give_the_same_rows(servers, name, postgres, session):
+    """Random events, late ones among them, and functions: one Partial kept and added to, and two readings of it all."""
+    chance = random.Random(name)
+    reports = r.definitions(["product_views", *REPORTS])
+    words = {"database": "tests", "collection": name, "reports": reports, "keep_partials_days": 36_500}
+
+    def events(dates: list[str], count: int) -> list[dict[str, Any]]:
+        made = [document_of(chance, dates) | {"price": chance.choice([1, 2.5, -3, None, "x"])} for _ in range(count)]
+        # Times in a list stand in the index on dates that they are not of: such dates are read as a whole.
+        kept = [event for event in made if not isinstance(event.get("timestamp"), list)]
+        return [{field: value for field, value in event.items() if field != "_id"} for event in kept]
+
+    with servers.mongo() as client:
+        stored = Collection(client, name, topics=2)
+        stored.arrive(events(DATES, 1_500), partition=1)
+        native(servers.mongo_uri, postgres, **words, dates="all")
+        for late in (DATES[:4], DATES[5:7], DATES):
+            stored.arrive(events(late, 200), partition=chance.randrange(3), topic=1)
+            native(servers.mongo_uri, postgres, **words, dates="changed")
+        stored.land(events(DATES, 50), topic=1)
+        words["dates"] = native(servers.mongo_uri, None, **words, dates="all", mode="full")["books"]["dates"]
+        kept = native(servers.mongo_uri, postgres, **words)
+        assert (kept["books"]["mode"], kept["books"]["full_scans"]) == ("incremental", {})
+        mine = native(servers.mongo_uri, None, **words, mode="full")
+        there = published(postgres)
+        empty(postgres)
+        conf = {"spark.millpond.tasks": "5", "spark.millpond.merges": "2"}
+        theirs = session.aggregate(servers.mongo_uri, postgres, **words, conf=conf)
+        alike(theirs, mine)
+        assert theirs["tables"] == kept["tables"]
+        assert published(postgres) == there
+        assert len(there["product_views_daily"]) > 100
+        assert len(theirs["tables"]["by_region"]) > 20
 
 
 def test_own_reports_and_functions(servers, name, session):

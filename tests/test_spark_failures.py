@@ -1,9 +1,11 @@
 """What a Spark cluster may lack or lose: an error that names the host and what to do, and the old report stays."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,14 @@ import psutil
 import pytest
 from tests.mongo_proxy import Cut, Proxy
 from tests.report_tables import published, store, views
-from tests.spark_sessions import Session, Spark, spark_servers
+from tests.spark_sessions import Session
+from tests.test_spark import alike, collection, native, registry
 
 import millpond
+from millpond import reports as r
 
+__all__ = ["registry"]
 DAY = "2025-10-31"
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Spark]:
-    with spark_servers() as running:
-        yield running
 
 
 def words(servers: Any, name: str) -> dict[str, Any]:
@@ -114,6 +113,104 @@ def test_an_executor_without_pyarrow_is_named(servers, name, stands, spark, tmp_
         error = fails(session, servers, name, stands)
     assert error["kind"] == "ConfigError"
     assert f"pyarrow is missing on Spark's executor on {socket.gethostname()}" in error["message"]
+
+
+CLAIM = """
+import types, pyspark.worker_util as worker
+compare = worker.check_python_version
+def claimed(infile):
+    own, worker.sys = worker.sys, types.SimpleNamespace(version_info=(3, 8))
+    try:
+        compare(infile)
+    finally:
+        worker.sys = own
+worker.check_python_version = claimed
+"""
+
+
+def another_python(folder: Path) -> tuple[str, str, dict[str, str]]:
+    """An interpreter of another minor version, its number and a session's settings.
+
+    Where this machine has one version alone, its own one claims to be another when Spark compares.
+    """
+    here, places = f"python3.{sys.version_info[1]}", os.environ["PATH"].split(os.pathsep)
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    places += [str(place) for place in pyenv.glob("versions/*/bin")]
+    for path in (path for place in places for path in sorted(Path(place).glob("python3.*"))):
+        minor = path.suffix[1:]
+        if path.name != here and minor.isdecimal() and int(minor) > 7:
+            # A shim may start another, or none.
+            ask = [str(path), "-c", "import sys; print(sys.version_info[1])"]
+            if subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() == minor:
+                return str(path), minor, {}
+    (folder / "sitecustomize.py").write_text(CLAIM)
+    return "", "8", {"spark__executorEnv__PYTHONPATH": str(folder)}
+
+
+def test_another_python_on_the_executors_is_told(servers, name, stands, spark, tmp_path):
+    python, minor, settings = another_python(tmp_path)
+    with spark.session(python, **settings) as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ConfigError", error
+    assert "127.0.0.1" in error["message"]
+    assert f"(3, {minor})" in error["message"], error
+    assert f"Python 3.{sys.version_info[1]}" in error["hint"]
+    assert "PYSPARK_PYTHON" in error["hint"]
+
+
+@pytest.mark.chaos
+def test_a_python_that_is_not_there_is_told(servers, name, stands, spark):
+    with spark.session(python="/nowhere/python3") as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ExternalError"
+    assert "127.0.0.1" in error["message"]
+    assert "/nowhere/python3" in error["message"], error
+    assert "PYSPARK_PYTHON" in error["hint"]
+
+
+@pytest.mark.chaos
+def test_another_spark_on_the_executors_is_told(servers, name, stands, spark, tmp_path):
+    """No other Spark is on this machine: here the executors' own says that it is one."""
+    (tmp_path / "sitecustomize.py").write_text("import pyspark\npyspark.__version__ = '3.4.4'\n")
+    with spark.session(spark__executorEnv__PYTHONPATH=str(tmp_path)) as session:
+        error = fails(session, servers, name, stands)
+    assert error["kind"] == "ConfigError", error
+    assert f"Spark 3.4.4 on the executor on {socket.gethostname()}" in error["message"]
+    assert "pyspark==3.4.4" in error["hint"]
+
+
+DIES = r.Report("t", {"k": r.call("dies", "store_id")}, {"n": r.count()})
+
+
+@pytest.mark.parametrize("victim", ["python", pytest.param("executor", marks=pytest.mark.chaos)])
+def test_executors_that_die_again_and_again_are_told(servers, name, stands, spark, victim):
+    """What runs out of memory is killed, by the kernel: its Python process, where tasks fold, or the JVM above it."""
+    with spark.session(spark__executorEnv__MILLPOND_TEST_DIES=victim) as session:
+        error = fails(session, servers, name, stands, reports=r.definitions(DIES))
+        assert error["kind"] == "ExternalError"
+        assert "127.0.0.1" in error["message"], error
+        assert "spark.millpond.tasks" in error["hint"]
+        # The session is as good as before.
+        assert session.aggregate(postgres_dsn=stands, **words(servers, name))["books"]["counted"] == 100
+
+
+STRAGGLER = r.Report(
+    "by_store", {"store": r.call("straggles", "store_id")}, {"n": r.count(), "v": r.count_distinct("device_id")}
+)
+
+
+def test_a_speculative_twin_changes_no_row(servers, name, spark):
+    collection(servers, name, 2_500)
+    place = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(STRAGGLER)}
+    mine = native(servers.mongo_uri, None, **place)
+    eager = {"multiplier": "1.01", "quantile": "0.1", "interval": "50ms", "minTaskRuntime": "50ms"}
+    settings = {f"spark__speculation__{word}": value for word, value in eager.items()}
+    with spark.session(spark__speculation="true", **settings) as made:
+        told = made.aggregate(servers.mongo_uri, None, **place, conf={"spark.millpond.tasks": "8"})
+    alike(told, mine)
+    # Cold executors are slow themselves: what happened is in the log, not in the time it took.
+    log = next(file for file in spark.events.iterdir() if made.application in file.name).read_text()
+    assert '"Speculative":true' in log, "there were no twins"
 
 
 class OnlyFor(Proxy):

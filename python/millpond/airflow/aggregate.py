@@ -4,14 +4,18 @@ Owns the arguments of `millpond.aggregate` as a task's. Refuses defaults of its 
 verb.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from millpond.airflow import arguments
 from millpond.airflow.connections import connection, mongo_uri, postgres_dsn, spark_master
 from millpond.airflow.lineage import Lineage
-from millpond.airflow.links import ReportLink
+from millpond.airflow.links import ReportLink, SparkLink
 from millpond.airflow.task import VerbOperator
+
+if TYPE_CHECKING:
+    from millpond import CancelToken
 
 
 class AggregateOperator(VerbOperator):
@@ -43,6 +47,8 @@ class AggregateOperator(VerbOperator):
     """
 
     verb = "aggregate"
+    # This run's, once it has begun.
+    _instance: Any = None
     readers: ClassVar[dict[str, arguments.Reader]] = {
         "database": arguments.text,
         "collection": arguments.text,
@@ -64,7 +70,7 @@ class AggregateOperator(VerbOperator):
         "mongo_uri": ("mongo_conn_id", mongo_uri),
         "postgres_dsn": ("postgres_conn_id", postgres_dsn),
     }
-    operator_extra_links = (ReportLink(),)
+    operator_extra_links: Sequence[Any] = (ReportLink(),)
     template_fields: Sequence[str] = ("mongo_conn_id", "postgres_conn_id", "spark_conn_id", *readers)
 
     def __init__(
@@ -110,9 +116,34 @@ class AggregateOperator(VerbOperator):
         self.checks = checks
         self.memory_limit = memory_limit
         self.spark_conn_id = spark_conn_id
+        if engine == "spark":
+            self.operator_extra_links = (ReportLink(), SparkLink())
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Make the reports; see [`VerbOperator.execute`]."""
+        self._instance = context.get("ti")
+        return super().execute(context)
 
     def _settings(self, lineage: Lineage) -> dict[str, Any]:
         settings = super()._settings(lineage)
         if settings.get("engine") == "spark":
             settings["spark"] = spark_master(connection(self.spark_conn_id))
         return settings
+
+    def _line(self, token: "CancelToken") -> Callable[[Any], None]:
+        show = super()._line(token)
+        if self.engine != "spark":
+            return show
+        from millpond.spark import running
+
+        told = self._told_of or {}
+
+        def linked(progress: Any) -> None:
+            if "spark" not in told and (now := running()):
+                told["spark"] = now
+                # No link is worth a run.
+                with suppress(Exception):
+                    self._instance.xcom_push(key=SparkLink.key, value=now["page"])
+            show(progress)
+
+        return linked

@@ -1,4 +1,4 @@
-"""The buttons of a task in the web UI: to its dead letters, to its report, both on the page Millpond.
+"""The buttons of a task in the web UI: to its dead letters and its report on the page Millpond, and to Spark's page.
 
 Owns addresses. Refuses to name a server: 2.10 asks in the web server, from what the task left in XCom; 3.x asks in the
 task's own process when it ends, also when it failed.
@@ -58,3 +58,27 @@ class ReportLink(BaseOperatorLink):
         table, dates = words.first(list(books.get("rows") or {})), books.get("dates") or []
         query = {"table": table} if table else {}
         return _page("", query | ({"date": max(dates)} if dates else {}), "#reports")
+
+
+class SparkLink(BaseOperatorLink):
+    """Where Spark shows the application of an aggregate: its own page while it runs, then a history server's."""
+
+    key = "_link_SparkLink"
+
+    @property
+    def name(self) -> str:
+        """Return the button's text."""
+        return "Spark"
+
+    @property
+    def xcom_key(self) -> str:
+        """Return what 3.x keeps the address under; the task leaves it there as soon as it has a session."""
+        return self.key
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the address, empty before there is a session."""
+        spark = _books(operator, ti_key).get("spark") or (getattr(operator, "_told_of", None) or {}).get("spark") or {}
+        address = spark.get("history") or spark.get("page")
+        if not address and compat.major() != 3:
+            address = compat.XCom.get_value(ti_key=ti_key, key=self.key)
+        return str(address or "")

@@ -25,5 +25,5 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": _NAME, "python-modules": [f"{home}.sensor"]}],
         "triggers": [{"integration-name": _NAME, "python-modules": [f"{home}.trigger"]}],
-        "extra-links": [f"{home}.links.LettersLink", f"{home}.links.ReportLink"],
+        "extra-links": [f"{home}.links.{link}" for link in ("LettersLink", "ReportLink", "SparkLink")],
     }
