@@ -1,5 +1,6 @@
 """A topic of numbers in a collection, looked at by PyMongo: what is stored, what is left aside, and the positions."""
 
+import secrets
 import threading
 import time
 from collections import Counter
@@ -25,9 +26,11 @@ class Numbers:
         servers.create(servers.kafka, name, PARTITIONS)
 
     def feed(self, count: int, *, size: int = 0) -> None:
+        """Send so many; `size` is that of what nothing makes smaller in each of them, in bytes."""
         events = []
         for i in range(self.sent, self.sent + count):
-            value = b"[]" if i % self.bad_every == 0 else b'{"n":%d,"x":"%s"}' % (i, b"x" * size)
+            noise = secrets.token_hex(size // 2).encode()
+            value = b"[]" if i % self.bad_every == 0 else b'{"n":%d,"x":"%s"}' % (i, noise)
             events.append((None, value, i % PARTITIONS))
         self.servers.send(self.servers.kafka, self.name, events, sure=True)
         self.sent += count
