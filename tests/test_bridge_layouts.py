@@ -116,7 +116,9 @@ def test_layouts_change_while_an_older_one_runs(servers, name, words):
     until(lambda: written(servers.kafka, f"{name}-out"))
     newer = layout(servers, words, 3)
     older.join(180)
-    assert all(isinstance(error, millpond.FencedError) for error in outcome), outcome
+    # One may have come to its end before the newer layout came to its lanes.
+    assert any(isinstance(end, millpond.FencedError) for end in outcome), outcome
+    assert all(isinstance(end, millpond.FencedError) or end.lag == 0 for end in outcome), outcome
     assert sum(result.lag for result in newer) == 0, newer
     feed.arrived()
     assert [result.read for result in layout(servers, words, 1)] == [0]

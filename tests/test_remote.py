@@ -89,6 +89,16 @@ def test_however_many_tasks_and_merges(servers, name, tasks):
             assert all(count <= (tasks or 4) for count in engine.folded)
 
 
+def test_a_time_that_looks_like_extended_json_fails_no_sample(servers, name):
+    odd = [{"timestamp": {"$date": "soon"}, "product_id": "p", "device_id": "d"} for _ in range(2_000)]
+    store(servers, name, [*odd, {"timestamp": f"{DATES[7]}T10:00:00Z", "product_id": "p", "device_id": "d"}])
+    words = {"mongo_uri": servers.mongo_uri, "database": "tests", "collection": name, "dates": "all"}
+    mine = millpond.aggregate(servers.mongo_uri, None, database="tests", collection=name, dates="all", reports=REPORTS)
+    theirs, _ = through(random.Random(name), 5, 3, **words)
+    alike(theirs, mine)
+    assert (theirs.counted, theirs.excluded) == (1, {"malformed_time": 2_000})
+
+
 @pytest.mark.parametrize("form", ["text", "blank", "bson", "mixed", "one second"])
 def test_ranges_are_of_equal_work(servers, name, form):
     """Most events in one hour of a day: cut by what there is, not by the clock; and each event once."""

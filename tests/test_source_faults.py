@@ -94,7 +94,7 @@ def test_a_primary_that_is_killed_while_it_is_read(three, words):
 
 def test_no_primary_at_all_is_a_clear_error(three, words):
     settled(three)
-    impatient = f"{words['mongo_uri']}&serverSelectionTimeoutMS=4_000"
+    impatient = f"{words['mongo_uri']}&serverSelectionTimeoutMS=4000"
     gone = [primary(three)]
     try:
         with met("while_reading:3", words | {"dates": "2025-10-31", "mongo_uri": impatient}) as run:

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use bson::oid::ObjectId;
-use bson::{Bson, DateTime, Document, doc};
+use bson::{DateTime, Document, RawBsonRef, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use mongodb::{Collection, Database};
 
@@ -127,7 +127,8 @@ async fn look(source: &Source<'_>, whole: u64, looks: usize) -> Result<Sample> {
     }
     let field = source.time_field;
     let pipeline = [doc! {"$sample": {"size": looks}}, doc! {"$project": {field: 1}}];
-    let mut found = source.events.aggregate(pipeline).await.map_err(what)?;
+    // Raw: a value such as {"$date": "soon"} is taken for extended JSON otherwise, and fails the cursor.
+    let mut found = source.events.aggregate(pipeline).with_type::<RawDocumentBuf>().await.map_err(what)?;
     while let Some(document) = found.try_next().await.map_err(what)? {
         sample.looked += 1;
         if let Ok(id) = document.get_object_id("_id") {
@@ -135,10 +136,10 @@ async fn look(source: &Source<'_>, whole: u64, looks: usize) -> Result<Sample> {
         }
         let Some(dates) = source.wanted else { continue };
         match document.get(field) {
-            Some(Bson::String(text)) => {
+            Ok(Some(RawBsonRef::String(text))) => {
                 sample.texts.extend(text.get(..19).filter(|text| on(dates, text)).map(Into::into));
             }
-            Some(Bson::DateTime(time)) => {
+            Ok(Some(RawBsonRef::DateTime(time))) => {
                 let millis = time.timestamp_millis();
                 let date = i32::try_from(millis.div_euclid(86_400_000)).unwrap_or(i32::MAX);
                 sample.moments.extend(dates.contains(&date).then_some(millis));
