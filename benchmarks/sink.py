@@ -15,7 +15,7 @@ from run import Bench, ours, peer, raw_limit
 
 
 def on_their_way(batch_size: int) -> int:
-    """How many batches the sink sends at once when nothing is said."""
+    """How many batches both send at once: eight, or as many as hold 12,000 events."""
     return max(2, min(8, 12_000 // batch_size))
 
 
@@ -42,13 +42,14 @@ class SinkBench:
     def mine(self, batch_size: int, topic: str | None = None) -> Callable[[], list[str]]:
         """sink() into a new collection."""
         both = [self.servers.kafka, self.servers.uri]
-        return lambda: ours("sink", both, topic=topic or self.topic, batch_size=batch_size, **self.place())
+        words = {"topic": topic or self.topic, "batch_size": batch_size, "in_flight": on_their_way(batch_size)}
+        return lambda: ours("sink", both, **words, **self.place())
 
     def raw(self, batch_size: int, *, retry_writes: bool = False) -> Callable[[], list[str]]:
         """The same documents, BSON already and in memory, over as many connections."""
         words = {"uri": self.servers.uri, "file": str(self.file), "retry_writes": retry_writes}
-        words["in_flight"] = on_their_way(batch_size)
-        return lambda: raw_limit(self.bench.raw, "insert", batch_size=batch_size, **words, **self.place())
+        words |= {"batch_size": batch_size, "in_flight": on_their_way(batch_size)}
+        return lambda: raw_limit(self.bench.raw, "insert", **words, **self.place())
 
     def python(self, concern: int | str) -> Callable[[], list[str]]:
         """confluent-kafka, orjson and pymongo."""

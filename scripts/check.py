@@ -46,12 +46,13 @@ WORKERS = ["--numprocesses=logical", "--maxprocesses=4", "--dist=loadfile", "--n
 
 
 class Tally:
-    """Passed and failed, with the names of what failed."""
+    """Passed and failed, with the names of what failed, and of what passed only when it was tried once more."""
 
     def __init__(self) -> None:
         self.passed = 0
         self.failed = 0
         self.notes: list[str] = []
+        self.alone: list[str] = []
 
     def add(self, passed: int, failed: int, note: str = "") -> None:
         """Count, and remember what to name at the end."""
@@ -88,10 +89,10 @@ def lint(tally: Tally) -> None:
         if name == "stubtest" and not (ROOT / "python/millpond/_native.pyi").is_file():
             print("   stubtest: FAILED, there is no python/millpond/_native.pyi")
             code = 1
-        tally.add(code == 0, code != 0, f"FAILED lint: {name}" if code else "")
+        tally.add(code == 0, code != 0, f"lint: {name}" if code else "")
     if ADVISORIES.is_dir() and any(ADVISORIES.iterdir()):
         code, _ = run("advisories", ["scripts/deny", "check", "--hide-inclusion-graph", "advisories"])
-        tally.add(code == 0, code != 0, "FAILED lint: advisories" if code else "")
+        tally.add(code == 0, code != 0, "lint: advisories" if code else "")
     else:
         print(f"   advisories: NOT CHECKED, no database under {ADVISORIES} (`cargo deny fetch db` brings it)")
 
@@ -104,7 +105,7 @@ def rust(tally: Tally) -> None:
     failed = sum(int(result[1]) + int(result[2]) for result in results)
     if passed + failed == 0 or (code != 0 and failed == 0):
         failed += 1
-    tally.add(passed, failed, "FAILED cargo test" if failed else "")
+    tally.add(passed, failed, "cargo test" if failed else "")
 
 
 class Fuzz:
@@ -124,7 +125,7 @@ class Fuzz:
         code = self.step.wait()
         print(self.log.read_text(), end="")
         print(f"   fuzz: {'ok' if code == 0 else f'FAILED ({code})'}", flush=True)
-        tally.add(code == 0, code != 0, "FAILED fuzz" if code else "")
+        tally.add(code == 0, code != 0, "fuzz" if code else "")
 
 
 # So few failures may be the machine's: each is tried once more, alone, and named whatever comes of it.
@@ -162,11 +163,11 @@ def python(tally: Tally) -> None:
     if code == 1 and 0 < len(failed) <= FEW and not any(PROMISE.search(told) for told in failed.values()):
         _, again = pytest("pytest, once more and alone", "--last-failed", "--last-failed-no-failures=none")
         for name in [name for name in failed if name in again and again[name] is None]:
-            tally.notes.append(f"ONLY PASSED ALONE {name}: {failed.pop(name)}")
+            tally.alone.append(f"{name}: {failed.pop(name)}")
         code = code if failed else 0
-    tally.notes.extend(f"FAILED {name}: {told}" for name, told in failed.items())
+    tally.notes.extend(f"{name}: {told}" for name, told in failed.items())
     if not failed and (code != 0 or not found):
-        tally.add(0, 1, f"FAILED: pytest ended with {code}")
+        tally.add(0, 1, f"pytest ended with {code}")
     tally.add(len(found) - len(failed), len(failed))
 
 
@@ -184,8 +185,10 @@ def main() -> int:
             {"lint": lint, "rust": rust, "python": python}[part](tally)
     if fuzz is not None:
         fuzz.end(tally)
+    for note in tally.alone:
+        print(f"ONLY PASSED ALONE {note}")
     for note in tally.notes:
-        print(note)
+        print(f"FAILED {note}")
     SUMMARY.write_text(f"{tally.passed} passed, {tally.failed} failed\n")
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     print(f"checks: {tally.passed} passed, {tally.failed} failed in {minutes} min {seconds} s", flush=True)
