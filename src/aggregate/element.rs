@@ -36,17 +36,28 @@ impl std::fmt::Display for Element<'_> {
 }
 
 /// Calls `take` with the name and value of each top-level element. False when the document is cut short.
-pub fn walk<'a>(document: &'a [u8], mut take: impl FnMut(&'a [u8], Element<'a>)) -> bool {
+pub fn walk<'a>(document: &'a [u8], take: impl FnMut(&'a [u8], Element<'a>)) -> bool {
+    elements(document, |_, tail| memchr::memchr(0, tail).map(|end| (&tail[..end], end + 1)), take)
+}
+
+/// The one way through a document. `name` is asked, by its place among all, for what begins with a name: what the name
+/// stands for, and how long it is with the 0 that ends it.
+fn elements<'a, N>(
+    document: &'a [u8],
+    mut name: impl FnMut(usize, &'a [u8]) -> Option<(N, usize)>,
+    mut take: impl FnMut(N, Element<'a>),
+) -> bool {
     let mut rest = document.get(4..).unwrap_or_default();
-    while let Some((kind, tail)) = rest.split_first() {
+    for place in 0.. {
+        let Some((kind, tail)) = rest.split_first() else { break };
         if *kind == 0 {
             return true;
         }
-        let Some(end) = memchr::memchr(0, tail) else { return false };
-        let (name, value) = (&tail[..end], &tail[end + 1..]);
-        let Some((element, length)) = read(*kind, value) else { return false };
-        let Some(after) = value.get(length..) else { return false };
-        take(name, element);
+        let Some((named, length)) = name(place, tail) else { break };
+        let value = &tail[length..];
+        let Some((element, length)) = read(*kind, value) else { break };
+        let Some(after) = value.get(length..) else { break };
+        take(named, element);
         rest = after;
     }
     false
@@ -72,29 +83,22 @@ impl Layout {
         slot: impl Fn(&[u8]) -> Option<usize>,
         mut take: impl FnMut(usize, Element<'a>),
     ) -> bool {
-        let mut rest = document.get(4..).unwrap_or_default();
-        for place in 0.. {
-            let Some((kind, tail)) = rest.split_first() else { return false };
-            if *kind == 0 {
-                return true;
+        let name = |place: usize, tail: &'a [u8]| {
+            if let Some((name, wanted)) = self.names.get(place)
+                && tail.starts_with(name)
+            {
+                return Some((*wanted, name.len()));
             }
-            let (wanted, value) = match self.names.get(place) {
-                Some((name, wanted)) if tail.starts_with(name) => (*wanted, &tail[name.len()..]),
-                _ => {
-                    let Some(end) = memchr::memchr(0, tail) else { return false };
-                    let wanted = slot(&tail[..end]);
-                    self.learn(place, &tail[..=end], wanted);
-                    (wanted, &tail[end + 1..])
-                }
-            };
-            let Some((element, length)) = read(*kind, value) else { return false };
-            let Some(after) = value.get(length..) else { return false };
+            let end = memchr::memchr(0, tail)?;
+            let wanted = slot(&tail[..end]);
+            self.learn(place, &tail[..=end], wanted);
+            Some((wanted, end + 1))
+        };
+        elements(document, name, |wanted, element| {
             if let Some(wanted) = wanted {
                 take(wanted, element);
             }
-            rest = after;
-        }
-        false
+        })
     }
 
     fn learn(&mut self, place: usize, name: &[u8], slot: Option<usize>) {

@@ -219,16 +219,12 @@ impl Storing<'_> {
                 #[cfg(feature = "sabotage")]
                 crate::sabotage::step("sink.before_write");
                 let read = Instant::now();
-                let (place, watch) = (self.place.clone(), Arc::clone(&self.watch));
-                // Begins while all others are on their way, and so takes none of their time.
-                let vouched = tokio::spawn(async move { watch.vouch(read).await });
                 // It was read while all others were on their way, and goes when any of them has landed, not the oldest.
                 let slot = Arc::clone(&slots).acquire_owned().await;
+                let (place, watch) = (self.place.clone(), Arc::clone(&self.watch));
                 flying.push_back(tokio::spawn(async move {
                     let _slot = slot;
-                    vouched
-                        .await
-                        .map_err(|error| Error::bug("sink: a look at the topic panicked").because(error))??;
+                    watch.vouch(read).await?;
                     let batch = place.write(batch).await?;
                     Ok(Landed { next: batch.next, holes: batch.holes, books: batch.books })
                 }));
