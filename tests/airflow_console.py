@@ -60,8 +60,8 @@ def books(one: Any, session: Any, name: str = "return_value") -> Any:
     from airflow.models.xcom import XComModel as Model
 
     key = {name: getattr(one, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
-    value = session.query(Model.value).filter_by(**key, key=name).scalar()
-    return json.loads(value) if isinstance(value, str | bytes) else value
+    row = session.query(Model).filter_by(**key, key=name).one_or_none()
+    return None if row is None else Model.deserialize_value(row)
 
 
 def mark(dag_id: str, run_id: str, task_id: str, state: str) -> bool:

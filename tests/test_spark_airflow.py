@@ -46,7 +46,7 @@ def home(request, servers, spark, tmp_path) -> Iterator[Home]:
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.path.append({str(packages)!r})\n")
     (tmp_path / "spark-defaults.conf").write_text("spark.driver.host 127.0.0.1\nspark.ui.showConsoleProgress false\n")
     schema = f"t{secrets.token_hex(5)}"
-    airflow = Airflow(tmp_path / "airflow", environment=MAJORS[request.param])
+    airflow = Airflow(tmp_path / "airflow", environment=MAJORS[request.param], dsn=servers.dsn)
     # As a URI: the other form in which people keep connections in the environment.
     airflow.connect("spark_default", spark.cluster.master)
     airflow.connect("kafka_remote", {"conn_type": "kafka", "extra": servers.remote})
@@ -63,6 +63,7 @@ def home(request, servers, spark, tmp_path) -> Iterator[Home]:
     with psycopg.connect(servers.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
     yield Home(airflow, schema, dsn)
+    airflow.drop()
     with psycopg.connect(servers.dsn, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
 

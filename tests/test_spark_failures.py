@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from tests.mongo_proxy import Cut, Proxy
-from tests.report_tables import published, store, views
+from tests.report_tables import published, store, until, views
 from tests.spark_sessions import Session
 from tests.test_spark import alike, collection, native, registry
 
@@ -199,7 +199,19 @@ STRAGGLER = r.Report(
 )
 
 
+@pytest.fixture
+def another_host(spark):
+    """A worker elsewhere: Spark runs no twin on the host where the first try runs."""
+    workers = spark.cluster.state()["aliveworkers"]
+    spark.cluster.start_worker(3, "127.0.0.2")
+    until(lambda: spark.cluster.state().get("aliveworkers") == workers + 1)
+    yield
+    spark.cluster.stop_worker(3)
+    until(lambda: spark.cluster.state().get("aliveworkers") == workers)
+
+
 @pytest.mark.chaos
+@pytest.mark.usefixtures("another_host")
 def test_a_speculative_twin_changes_no_row(servers, name, spark):
     collection(servers, name, 2_500)
     place = {"database": "tests", "collection": name, "dates": "all", "reports": r.definitions(STRAGGLER)}

@@ -26,6 +26,7 @@ _LOST = (
     "see that executor's log on Spark's page. Where memory ran out: tasks fold outside of the JVM's heap, so leave "
     "their machine more beside spark.executor.memory, or ask for more and smaller tasks (spark.millpond.tasks)"
 )
+_ENDED = "is a master of the same Spark version there, and did it live on? Its log, or that of the application, tells"
 # How long a master may take to accept a connection.
 _PATIENCE_S = 5.0
 # By application: the archive that its executors were given, or None where the package is there already.
@@ -147,8 +148,11 @@ class Engine:
         context = self._session.sparkContext
         with suppress(Exception):  # it may be gone already
             context.cancelJobGroup(self._group)
-            if self._mine:
+        if self._mine:
+            with suppress(Exception):
                 _SHIPPED.pop(context.applicationId, None)
+            # One that Spark has stopped by itself still stands in the way of the next.
+            with suppress(Exception):
                 self._session.stop()
 
     def _job(self, work: Callable[[], Any], what: str = "Spark gave up", hint: str = _LOST) -> Any:
@@ -159,6 +163,8 @@ class Engine:
         except Exception as error:  # py4j's, Spark's and those of either's network
             if self._closed:
                 raise Cancelled("aggregate: stopped on request") from None
+            if _has_ended(self._session):
+                what, hint = f"the session with {self._session.sparkContext.master} has ended", _ENDED
             self._over = ExternalError(f"aggregate: {what}: {_reason(error)}", hint)
             raise self._over from error
 
@@ -183,6 +189,7 @@ def _require(spark: object) -> None:
 
 def _session(given: Any, what: str) -> tuple[Any, bool]:
     """Return the session, and whether it was started here."""
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
     if not isinstance(given, str):
@@ -197,10 +204,16 @@ def _session(given: Any, what: str) -> tuple[Any, bool]:
             )
         return active, False
     _answers(given)
+    before = SparkContext._active_spark_context  # noqa: SLF001 - nothing else tells
     builder = SparkSession.builder.master(given).appName(what).config("spark.ui.showConsoleProgress", "false")
     try:
         made = builder.getOrCreate()
     except Exception as error:
+        # Spark may have made its half of it.
+        half = SparkContext._active_spark_context  # noqa: SLF001
+        if half is not None and half is not before:
+            with suppress(Exception):
+                half.stop()
         raise ExternalError(
             f"aggregate: no session with {given}: {_reason(error)}",
             "is it there, of the same Spark version as pyspark here, and is Java installed?",
@@ -209,6 +222,14 @@ def _session(given: Any, what: str) -> tuple[Any, bool]:
         # Here is where it runs: not in whatever `python3` is on the PATH.
         made.sparkContext.pythonExec = sys.executable
     return made, True
+
+
+def _has_ended(session: Any) -> bool:
+    """Whether Spark has stopped it: it makes one whose master never said a word, too, and stops it soon after."""
+    try:
+        return bool(session.sparkContext._jsc.sc().isStopped())  # noqa: SLF001 - nothing else tells
+    except Exception:  # noqa: BLE001 - its JVM is gone, or the session has been stopped here
+        return True
 
 
 def _answers(master: str) -> None:

@@ -89,11 +89,16 @@ class Cluster:
             self.start_worker(number)
         self._await(f"spark-worker-{workers}", lambda told: told.get("aliveworkers") == workers)
 
-    def start_worker(self, number: int) -> None:
-        """Start worker `number`, and do not wait for it."""
-        options = ["--host", "127.0.0.1", "--webui-port", "0", "--cores", str(self.cores), "--memory", self.memory]
+    def start_worker(self, number: int, host: str = "127.0.0.1") -> None:
+        """Start worker `number` at a loopback address, which Spark takes for a host, and do not wait for it."""
+        options = ["--host", host, "--webui-port", "0", "--cores", str(self.cores), "--memory", self.memory]
         options += ["--work-dir", str(self.directory / f"work-{number}"), self.master]
         self._spawn(f"spark-worker-{number}", "org.apache.spark.deploy.worker.Worker", options)
+
+    def stop_worker(self, number: int) -> None:
+        """End worker `number` and its executors."""
+        name = f"spark-worker-{number}"
+        processes.end([process for mark, process in processes.marked(self.directory) if mark == name])
 
     def stop(self) -> None:
         """End the daemons and their executors."""
