@@ -46,12 +46,17 @@ def mixed(number: Any, factor: int, modulus: int) -> dict[str, Any]:
 
 
 class Place:
-    """A collection that a sink of one topic might have filled, and the reports of it in a schema of their own."""
+    """A collection that a sink of one topic might have filled, and the reports of it in a schema of their own.
+
+    `whole` is another schema, for full reports beside them.
+    """
 
     def __init__(self, uri: str, dsn: str, options: argparse.Namespace) -> None:
         """Choose names."""
         self.uri, self.options = uri, options
         self.name = f"run_{secrets.token_hex(5)}"
+        # In the same tables each run would find the other's rows, and replace whole dates, not rows that changed.
+        self.whole = f"{self.name}_whole"
         self.dsn, self.admin = f"{dsn}?options=-csearch_path%3D{self.name}", dsn
         self.client: pymongo.MongoClient[Any] = pymongo.MongoClient(uri)
         self.database = self.client[DATABASE]
@@ -63,7 +68,7 @@ class Place:
         source = {"_id": Int64(self.tag), "cluster": "bench", "topic": self.name, "topic_id": self.name}
         self.database["millpond_sources"].insert_one(source)
         with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(f"CREATE SCHEMA {self.name}")
+            connection.execute(f"CREATE SCHEMA {self.name}; CREATE SCHEMA {self.whole}")
 
     def remove(self) -> None:
         """Leave nothing."""
@@ -72,7 +77,7 @@ class Place:
         self.database["millpond_positions"].delete_many({"_id.collection": self.name})
         self.client.close()
         with psycopg.connect(self.admin, autocommit=True) as connection:
-            connection.execute(f"DROP SCHEMA {self.name} CASCADE")
+            connection.execute(f"DROP SCHEMA {self.name}, {self.whole} CASCADE")
 
     def arrive(self, count: int, day: Any) -> None:
         """Make events in the server, the n-th of them on the date that `day` computes of `$n`; then raise positions."""
@@ -174,7 +179,7 @@ def share(place: Place, options: argparse.Namespace) -> None:
             result, mine = place.run(dates="changed")
             assert result.mode == "incremental", result.why_full
             assert not result.full_scans, result.full_scans
-            full, whole = place.run(dates=result.dates, mode="full", job="full")
+            full, whole = place.run(dates=result.dates, mode="full", job="full", schema=place.whole)
             assert full.rows == result.rows
             ratios.append(mine / whole)
             phases = {name: round(seconds, 3) for name, seconds in result.phases.items()}
