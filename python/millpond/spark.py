@@ -98,6 +98,11 @@ class Engine:
             if closed:
                 self._end()
                 raise Cancelled("aggregate: stopped on request")
+        # Spark may stop a session at any time after it has made it.
+        ready: tuple[int, int | None, int | None] = self._job(self._ready)
+        return ready
+
+    def _ready(self) -> tuple[int, int | None, int | None]:
         session, context = self._session, self._session.sparkContext
         key = context.applicationId
         self.told = {"application": key, "page": context.uiWebUrl or ""}
@@ -145,21 +150,21 @@ class Engine:
             self._end()
 
     def _end(self) -> None:
-        context = self._session.sparkContext
         with suppress(Exception):  # it may be gone already
-            context.cancelJobGroup(self._group)
+            self._session.sparkContext.cancelJobGroup(self._group)
         if self._mine:
-            with suppress(Exception):
-                _SHIPPED.pop(context.applicationId, None)
+            _SHIPPED.pop(self.told.get("application", ""), None)
             # One that Spark has stopped by itself still stands in the way of the next.
             with suppress(Exception):
                 self._session.stop()
 
     def _job(self, work: Callable[[], Any], what: str = "Spark gave up", hint: str = _LOST) -> Any:
-        """Run a Spark job under the name that `close` ends it by."""
-        self._session.sparkContext.setJobGroup(self._group, self._what)
+        """Ask Spark something, a job under the name that `close` ends it by."""
         try:
+            self._session.sparkContext.setJobGroup(self._group, self._what)
             return work()
+        except errors.Error:
+            raise
         except Exception as error:  # py4j's, Spark's and those of either's network
             if self._closed:
                 raise Cancelled("aggregate: stopped on request") from None
