@@ -1,23 +1,21 @@
 r"""Reports against a raw scan through the same index, pymongoarrow + polars, MongoDB's pipelines, the usual Spark job.
 
 Goals: <= 1.2 of the raw scan's time; >= 20 x the usual Spark job cold and >= 10 x warm; 10,000 documents in <= 0.15 s;
->= 700,000 rows/s into PostgreSQL and >= 0.8 of `psql \copy`; < 400 MB for 5M events of one date with 1M visitors, and
-the same rows with a tenth of the memory.
+>= 700,000 rows/s into new tables of PostgreSQL and >= 0.8 of `psql \copy`; < 400 MB for 5M events of one date with 1M
+visitors, and the same rows with a tenth of the memory.
 `python benchmarks/aggregate.py --raw RAW [--stack DIR] [--only scan,small,copy,memory] [--spark ENVIRONMENT]`
 """
 
 import random
 import statistics
-import subprocess
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from data import DATABASE, Servers, arguments, servers
 from machine import describe
+from publish import copies
 from race import Contender, race, ratio, run
 from run import ours, peer, raw_limit
 from usual_spark import SPARK, usual, warmed
@@ -97,37 +95,7 @@ def small(stack: Servers, _folder: Path, options: Any) -> None:
 
 
 def copy(stack: Servers, folder: Path, options: Any) -> None:
-    """A million products of one event each into the default table, and the same rows by psql's own copy."""
-    rows = 1_000_000
-    name = stack.collection()
-    with stack.mongo() as client:
-        client[DATABASE][name].create_index("timestamp")
-        for some in batched(range(rows), 10_000):
-            client[DATABASE][name].insert_many(
-                [{"product_id": f"product-{i}", "device_id": "d", "timestamp": f"{DATE}T10:00:00Z"} for i in some]
-            )
-    file = folder / "rows.copy"
-    ratios = []
-    for _ in range(options.rounds):
-        words = {"database": DATABASE, "collection": name, "dates": DATE}
-        published = run(ours("aggregate", [stack.uri, stack.dsn], **words))["phases"]["publish"]
-        with psycopg.connect(stack.dsn, autocommit=True) as connection:
-            with (
-                connection.cursor().copy("COPY product_views_daily TO STDOUT (FORMAT binary)") as out,
-                file.open("wb") as to,
-            ):
-                for chunk in out:
-                    to.write(chunk)
-            connection.execute("DROP TABLE IF EXISTS copied")
-            connection.execute("CREATE TABLE copied (LIKE product_views_daily INCLUDING ALL)")
-        began = time.perf_counter()
-        command = f"\\copy copied FROM '{file}' (FORMAT binary)"
-        subprocess.run(["psql", stack.dsn, "-qc", command], check=True)
-        theirs = time.perf_counter() - began
-        ratios.append(theirs / published)
-        print(f"copy: {rows / published:,.0f} rows/s published, {rows / theirs:,.0f} rows/s by psql", flush=True)
-    file.unlink()
-    print(f"copy: median {statistics.median(ratios):.2f} of psql's rate; >= 0.8: {statistics.median(ratios) >= 0.8}")
+    copies(stack.uri, stack.dsn, folder, 1_000_000, options.rounds)
 
 
 def memory(stack: Servers, _folder: Path, options: Any) -> None:

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::element::{Element, Layout};
 use super::incremental::coverage::Coverage;
-use super::instant::{self, Instant};
+use super::instant::{Instant, LastDate};
 use super::partial::{DatePartial, Partial};
 use super::reports::calls::Calls;
 use super::reports::functions::Event;
@@ -40,6 +40,7 @@ pub struct Folder {
     plan: Arc<Plan>,
     calls: Calls,
     layout: Layout,
+    last: LastDate,
     pub partial: Partial,
     spill: Arc<Spill>,
     /// Bytes that the Partial may take before it is put aside.
@@ -67,7 +68,8 @@ impl Folder {
     /// Of no event yet.
     #[must_use]
     pub fn new(plan: Arc<Plan>, spill: Arc<Spill>, share: usize) -> Self {
-        Self { calls: plan.calls(), layout: Layout::default(), partial: Partial::new(), plan, spill, share }
+        let (layout, last) = (Layout::default(), LastDate::default());
+        Self { calls: plan.calls(), layout, last, partial: Partial::new(), plan, spill, share }
     }
 
     /// Folds a batch of raw documents.
@@ -82,7 +84,7 @@ impl Folder {
             loop {
                 for document in documents {
                     let whole = plan.read(document, &mut self.layout, &mut values);
-                    if let Ok(instant) = look(whole, &values, wanted).placed {
+                    if let Ok(instant) = look(whole, &values, wanted, &mut self.last).placed {
                         plan.prepare(&Event { values: &values, micros: instant.micros }, &mut self.calls);
                     }
                 }
@@ -114,7 +116,7 @@ impl Folder {
     ) {
         let partial = &mut self.partial;
         partial.scanned += 1;
-        let looked = look(whole, values, wanted);
+        let looked = look(whole, values, wanted, &mut self.last);
         partial.foreign += u64::from(looked.foreign);
         partial.later = partial.later.max(looked.later);
         if let Some(id) = looked.id {
@@ -182,10 +184,10 @@ impl Folder {
     }
 }
 
-fn look(whole: bool, values: &[Element<'_>], wanted: &impl Wanted) -> Looked {
+fn look(whole: bool, values: &[Element<'_>], wanted: &impl Wanted, last: &mut LastDate) -> Looked {
     let mut looked =
         Looked { foreign: false, later: None, id: None, written: None, shifted: None, passed: None, placed: Err("") };
-    looked.placed = place(whole, values, wanted, &mut looked);
+    looked.placed = place(whole, values, wanted, last, &mut looked);
     looked
 }
 
@@ -193,6 +195,7 @@ fn place(
     whole: bool,
     values: &[Element<'_>],
     wanted: &impl Wanted,
+    last: &mut LastDate,
     looked: &mut Looked,
 ) -> Result<Instant, &'static str> {
     if !whole {
@@ -209,7 +212,7 @@ fn place(
     let (instant, written) = match values[TIME] {
         Element::Missing | Element::Null => return Err("missing_time"),
         Element::Text(text) => {
-            let written = text.get(..10).and_then(instant::date);
+            let written = last.of(text);
             (written.and_then(|date| Instant::of(date, &text[10..])), written)
         }
         Element::Date(millis) => {

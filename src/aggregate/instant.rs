@@ -76,6 +76,24 @@ impl Instant {
     }
 }
 
+/// The date that the last text began with: most events follow one of their own date.
+#[derive(Debug, Clone, Default)]
+pub struct LastDate {
+    text: [u8; 10],
+    date: Option<i32>,
+}
+
+impl LastDate {
+    /// What [`date`] says of the first ten bytes.
+    pub fn of(&mut self, text: &[u8]) -> Option<i32> {
+        let text: &[u8; 10] = text.first_chunk()?;
+        if *text != self.text {
+            *self = Self { text: *text, date: date(text) };
+        }
+        self.date
+    }
+}
+
 fn two(text: &[u8], at: usize) -> Option<i64> {
     let pair = text.get(at..at + 2)?;
     pair.iter().all(u8::is_ascii_digit).then(|| i64::from(pair[0] - b'0') * 10 + i64::from(pair[1] - b'0'))
@@ -133,6 +151,15 @@ mod tests {
             "0000-01-01",
         ] {
             assert_eq!(date_of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_last_date_says_what_date_says() {
+        let mut last = LastDate::default();
+        for text in ["", "\0\0\0\0\0\0\0\0\0\0", "2025-10-31T", "2025-10-31", "2025-02-30 ", "2025-02-3", "2025-10-31Z"]
+        {
+            assert_eq!(last.of(text.as_bytes()), text.get(..10).and_then(|day| date(day.as_bytes())), "{text}");
         }
     }
 }

@@ -183,6 +183,7 @@ impl Publisher {
                 transaction = begin(&mut self.client, what).await?;
             }
             let copied = copy_dates(&transaction, &table, report, &whole, created).await?;
+            place.index(&transaction, &report.table.name).await?;
             touched::stamp_whole(report, &whole, clock, &mut after)?;
             let stood = partly.iter().filter_map(|date| report.changed.get(date)).map(|(_, rows)| rows.len() as u64);
             books.rows.insert(report.table.name.clone(), copied + stood.sum::<u64>());
@@ -304,8 +305,8 @@ async fn lock(transaction: &Transaction<'_>, place: &Place, dates: &BTreeSet<i32
     let classes: BTreeSet<i32> = place.oids.values().map(|oid| i32::from_ne_bytes(oid.to_ne_bytes())).collect();
     let days: Vec<i32> = dates.iter().copied().collect();
     let classes: Vec<i32> = classes.into_iter().collect();
-    // 1969-12-31 is day -1, which stands for the whole table.
-    if dates.len() > MANY_DATES || dates.contains(&-1) {
+    // 1969-12-31 is day -1, which stands for the whole table. An index is made beside nobody who writes.
+    if dates.len() > MANY_DATES || dates.contains(&-1) || place.is_bare() {
         let each = "SELECT pg_advisory_xact_lock(class, -1) FROM unnest($1::int[]) AS class";
         transaction.execute(each, &[&classes]).await.map_err(failed(what))?;
         return Ok(());

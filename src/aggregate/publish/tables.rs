@@ -1,11 +1,14 @@
 //! The tables of a publication: made when absent under one lock, refused when something else stands in their place. It
 //! refuses to change what a table of another shape holds.
+//!
+//! A table gets its index with its first rows, once they are there: to keep it up row by row took more than half of the
+//! server's time (`docs/performance.md`; the manual's chapter "Populating a Database").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::{Client, GenericClient, Row};
 
-use super::report::{CREATED, Table};
+use super::report::{CREATED, DATE, Table};
 use super::{begin, failed, ledger};
 use crate::error::{Error, Result};
 use crate::postgres::columns::{Kind, quoted};
@@ -13,6 +16,11 @@ use crate::postgres::columns::{Kind, quoted};
 /// Serialises the making of tables among all runs: "millpond" as a number.
 pub const DDL_LOCK: i64 = 0x6d69_6c6c_706f_6e64;
 const WHAT: &str = "postgres: make the report tables";
+/// Of a table `c`: no index finds its dates, and this role may make one.
+const BARE: &str = "c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE')
+    AND has_schema_privilege(c.relnamespace, 'CREATE') AND NOT EXISTS (
+        SELECT FROM pg_index i JOIN pg_attribute d ON d.attrelid = i.indrelid AND d.attnum = i.indkey[0]
+        WHERE i.indrelid = c.oid AND d.attname = 'report_date')";
 
 /// Where a publication goes.
 #[derive(Debug, Clone)]
@@ -20,6 +28,8 @@ pub struct Place {
     pub schema: String,
     /// By table: what the advisory locks are named after.
     pub oids: BTreeMap<String, u32>,
+    /// Tables that were empty and without an index on the date: they get it with their first rows.
+    bare: BTreeSet<String>,
 }
 
 impl Place {
@@ -27,6 +37,27 @@ impl Place {
     #[must_use]
     pub fn of(&self, table: &str) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(table))
+    }
+
+    /// Whether a run may be the first to write some table, which it has to do alone.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        !self.bare.is_empty()
+    }
+
+    /// Makes the index of a table that was empty without one, unless another run did meanwhile.
+    ///
+    /// # Errors
+    /// As [`crate::postgres::told`].
+    pub async fn index(&self, client: &impl GenericClient, table: &str) -> Result<()> {
+        let Some(oid) = self.oids.get(table).filter(|_| self.bare.contains(table)) else { return Ok(()) };
+        let what = || format!("postgres: index of {table}");
+        let query = format!("SELECT FROM pg_class c WHERE c.oid = $1 AND {BARE}");
+        if client.query_opt(&query, &[oid]).await.map_err(failed(what()))?.is_some() {
+            let command = format!("CREATE INDEX ON {} ({DATE})", self.of(table));
+            client.batch_execute(&command).await.map_err(failed(what()))?;
+        }
+        Ok(())
     }
 }
 
@@ -37,6 +68,8 @@ struct Relation {
     /// A rule would do something else than what we say, a policy hides rows from a DELETE.
     rules: bool,
     policies: bool,
+    /// As [`BARE`] says.
+    bare: bool,
     rights: Vec<(&'static str, bool)>,
     columns: Vec<Found>,
 }
@@ -73,7 +106,7 @@ impl Need {
     }
 }
 
-/// Makes tables, indexes, views and ledger when absent, in the first schema of the search path (or in `schema`), and
+/// Makes tables, views and ledger when absent, in the first schema of the search path (or in `schema`), and
 /// refuses what does not fit.
 ///
 /// # Errors
@@ -90,9 +123,7 @@ pub async fn ensure(client: &mut Client, schema: Option<&str>, tables: &[Table])
     for table in tables {
         let what = format!("postgres: table {}", table.name);
         if !found.contains_key(&table.name) {
-            transaction.batch_execute(&table.create()).await.map_err(failed(what.clone()))?;
-            let index = format!("CREATE INDEX ON {} (report_date)", quoted(&table.name));
-            transaction.batch_execute(&index).await.map_err(failed(what.clone()))?;
+            transaction.batch_execute(&table.create()).await.map_err(failed(what))?;
         }
         if let Some((view, command)) = table.view.as_ref().zip(table.create_view())
             && !found.contains_key(view)
@@ -167,7 +198,7 @@ pub async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Opt
     refuse_unfit_server(client).await?;
     let found = relations(client, tables).await?;
     let mut whole = true;
-    let mut oids = BTreeMap::new();
+    let (mut oids, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for table in tables {
         if let Some(view) = &table.view {
             match found.get(view) {
@@ -183,6 +214,9 @@ pub async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Opt
         let created = Need::of(CREATED.to_owned(), Kind::Timestamp);
         relation.refuse_unfit(schema, &table.name, &[needs, vec![created]].concat())?;
         oids.insert(table.name.clone(), relation.oid);
+        if relation.bare && is_empty(client, schema, &table.name).await? {
+            bare.insert(table.name.clone());
+        }
     }
     match found.get(ledger::NAME) {
         None => whole = false,
@@ -195,23 +229,32 @@ pub async fn look(client: &Client, schema: &str, tables: &[Table]) -> Result<Opt
             relation.refuse_unfit(schema, ledger::NAME, &needs)?;
         }
     }
-    Ok(whole.then(|| Place { schema: schema.to_owned(), oids }))
+    Ok(whole.then(|| Place { schema: schema.to_owned(), oids, bare }))
+}
+
+async fn is_empty(client: &Client, schema: &str, table: &str) -> Result<bool> {
+    let query = format!("SELECT NOT EXISTS (SELECT FROM {}.{})", quoted(schema), quoted(table));
+    let row = client.query_one(&query, &[]).await.map_err(failed(format!("postgres: look into {table}")))?;
+    Ok(row.get(0))
 }
 
 async fn relations(client: &impl GenericClient, tables: &[Table]) -> Result<BTreeMap<String, Relation>> {
     let views = tables.iter().filter_map(|table| table.view.as_deref());
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).chain(views).chain([ledger::NAME]).collect();
     // Not information_schema: it hides the columns of which this role has no right.
-    let query = "SELECT c.relname::text, c.relkind::text, c.oid, c.relhasrules, c.relrowsecurity AND
+    let query = format!(
+        "SELECT c.relname::text, c.relkind::text, c.oid, c.relhasrules, c.relrowsecurity AND
                 row_security_active(c.oid), has_any_column_privilege(c.oid, 'SELECT'),
                 has_any_column_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'DELETE'),
                 a.attname::text, format_type(a.atttypid, a.atttypmod),
-                a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', a.attgenerated <> '' OR a.attidentity = 'a'
+                a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', a.attgenerated <> '' OR a.attidentity = 'a',
+                {BARE}
             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
                 AND c.relname = ANY($1) AND c.relkind <> 'i'
-            ORDER BY c.relname, a.attnum";
-    let rows = client.query(query, &[&names]).await.map_err(failed(WHAT))?;
+            ORDER BY c.relname, a.attnum"
+    );
+    let rows = client.query(&query, &[&names]).await.map_err(failed(WHAT))?;
     let mut found: BTreeMap<String, Relation> = BTreeMap::new();
     for row in &rows {
         found.entry(row.get(0)).or_insert_with(|| Relation::of(row)).columns.push(Found {
@@ -231,6 +274,7 @@ impl Relation {
             oid: row.get(2),
             rules: row.get(3),
             policies: row.get(4),
+            bare: row.get(12),
             rights: vec![("SELECT", row.get(5)), ("INSERT", row.get(6)), ("DELETE", row.get(7))],
             columns: Vec::new(),
         }

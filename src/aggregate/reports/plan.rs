@@ -130,9 +130,13 @@ impl Plan {
             let form = Form::of(metric)?;
             let of = metric.of()?;
             let label = of.to_string();
+            // What gave the event its date has been read.
+            let whole = matches!(form, Form::Whole(Kind::Timestamp | Kind::Date));
+            let read = whole && matches!(of, Expression::Field { slot: TIME, .. });
+            let of = if read { Expression::EventTime } else { of.clone() };
             let known = inputs.iter().position(|input| input.label == label && input.form == form);
             Some(known.unwrap_or_else(|| {
-                inputs.push(Input { label, form, of: of.clone() });
+                inputs.push(Input { label, form, of });
                 inputs.len() - 1
             }))
         };
