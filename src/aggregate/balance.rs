@@ -11,6 +11,7 @@ use mongodb::{Collection, Database};
 use super::covered::Covered;
 use super::instant;
 use super::moment::Moment;
+use super::ranges::{self, DateRanges};
 use super::scan;
 use crate::error::Result;
 use crate::mongo::client::told;
@@ -79,7 +80,7 @@ struct Sample {
 /// The ranges of a source for readers of which `width` run at once; `asked`: for so many tasks, whatever is there.
 ///
 /// # Errors
-/// As [`told`], and as [`scan::all_ranges`].
+/// As [`told`], and as [`ranges::all_ranges`].
 pub async fn tasks(source: &Source<'_>, width: usize, asked: Option<usize>) -> Result<Balanced> {
     let whole = scan::documents(source.events, source.covered).await?;
     let of = |documents: u64| {
@@ -97,17 +98,18 @@ pub async fn tasks(source: &Source<'_>, width: usize, asked: Option<usize>) -> R
     let pieces = tasks * RANGES;
     let ranges = match source.wanted {
         None => {
-            let ranges = scan::all_ranges(source.events, source.covered, source.moment).await?;
+            let ranges = ranges::all_ranges(source.events, source.covered, source.moment).await?;
             cut_ids(ranges, &quantiles(sample.ids, pieces))
         }
         Some(dates) => {
-            let lists = scan::lists(source.database, source.events.name(), source.time_field).await?;
+            let access = ranges::access(source.database, source.events.name(), source.time_field).await?;
             let cuts = if sample.times() >= pieces * 4 {
                 Cuts { texts: quantiles(sample.texts, pieces), moments: quantiles(sample.moments, pieces) }
             } else {
                 clock(dates, pieces)
             };
-            scan::date_ranges(source.time_field, dates, lists, Some(&cuts)).into()
+            let of = DateRanges { field: source.time_field, dates, lists: access.lists };
+            of.all(Some(&cuts)).into()
         }
     };
     let mut grouped: Vec<Vec<Document>> = vec![Vec::new(); tasks.min(ranges.len())];
@@ -116,6 +118,15 @@ pub async fn tasks(source: &Source<'_>, width: usize, asked: Option<usize>) -> R
         grouped[group].push(range);
     }
     Ok(Balanced { tasks: grouped, documents })
+}
+
+/// How many documents were looked at, and how many of them are of the dates asked for, as texts and as BSON dates.
+///
+/// # Errors
+/// As [`told`].
+pub async fn share(source: &Source<'_>, whole: u64, looks: usize) -> Result<(usize, usize, usize)> {
+    let sample = look(source, whole, looks).await?;
+    Ok((sample.looked, sample.texts.len(), sample.moments.len()))
 }
 
 async fn look(source: &Source<'_>, whole: u64, looks: usize) -> Result<Sample> {

@@ -33,6 +33,8 @@ pub struct Moment {
     pub read_at: String,
     /// Why there is no snapshot; empty with one.
     pub without: &'static str,
+    /// A router answers, which puts the documents of several servers together.
+    routed: bool,
     forgotten: Arc<AtomicBool>,
 }
 
@@ -111,7 +113,8 @@ impl Moment {
             return Err(Error::external(format!("{what}: it is not the primary"))
                 .hint("leave directConnection out and name the replica set; a retry goes on when there is a primary"));
         }
-        let replicated = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|said| said == "isdbgrid");
+        let routed = hello.get_str("msg").is_ok_and(|said| said == "isdbgrid");
+        let replicated = hello.contains_key("setName") || routed;
         let without = if !replicated {
             "the server is no replica set"
         } else if hello.get_i32("maxWireVersion").unwrap_or(0) < SNAPSHOTS_SINCE {
@@ -120,14 +123,14 @@ impl Moment {
             ""
         };
         let read_at = hello.get_timestamp("operationTime").map_or_else(|_| super::now(), text);
-        Ok(Self { client: client.clone(), time: None, read_at, without, forgotten: Arc::default() })
+        Ok(Self { client: client.clone(), time: None, read_at, without, routed, forgotten: Arc::default() })
     }
 
     /// The same moment for another client, by its cluster time; `None` for no snapshot.
     #[must_use]
     pub fn at(client: &Client, time: Option<Timestamp>) -> Self {
         let read_at = time.map_or_else(super::now, text);
-        Self { client: client.clone(), time, read_at, without: "", forgotten: Arc::default() }
+        Self { client: client.clone(), time, read_at, without: "", routed: true, forgotten: Arc::default() }
     }
 
     /// The same without a snapshot.
@@ -142,6 +145,12 @@ impl Moment {
     #[must_use]
     pub const fn is_snapshot(&self) -> bool {
         self.time.is_some()
+    }
+
+    /// Whether whoever asks again is answered in the same order, or in that order turned round.
+    #[must_use]
+    pub const fn has_an_order(&self) -> bool {
+        self.is_snapshot() && !self.routed
     }
 
     /// Its cluster time, with a snapshot.

@@ -13,11 +13,14 @@ use mongodb::options::{FindOptions, Hint};
 use mongodb::{Collection, Database};
 use tokio::sync::OnceCell;
 
+use super::balance::Source;
 use super::covered::{self, Covered};
 use super::dates;
 use super::incremental::{self, Increment, Store};
 use super::moment::Moment;
+use super::natural;
 use super::partial::Partial;
+use super::ranges::{self, DateRanges};
 use super::remote;
 use super::reports::plan::Plan;
 use super::scan::{self, Question, Scope};
@@ -108,7 +111,7 @@ pub(crate) async fn has_other_writers(
     };
     let mut tags: Vec<u32> = covered.sources.keys().copied().collect();
     tags.sort_unstable();
-    let mut ranges = vec![scan::no_object_id()];
+    let mut ranges = vec![ranges::no_object_id()];
     let mut low = doc! {"$gte": bound(0, 0)};
     for tag in tags {
         low.insert("$lt", bound(tag, 0));
@@ -209,16 +212,41 @@ impl At<'_> {
             let partial = remote::run(engine, place, self.settings, question, &scope, self.control).await?;
             return Ok(Dated { wanted, partial, planned, spilled: 0 });
         }
-        let ranges = match &wanted {
-            None => scan::all_ranges(self.events, &self.covered, &self.moment).await?,
-            Some(dates) => {
-                // After the moment was taken: an index knows of every list that it shows.
-                let lists = scan::lists(self.database, self.events.name(), field).await?;
-                scan::date_ranges(field, dates, lists, None)
+        let source = Source {
+            database: self.database,
+            events: self.events,
+            time_field: field,
+            covered: &self.covered,
+            moment: &self.moment,
+            wanted: wanted.as_ref(),
+        };
+        let (cursors, cores) = self.cursors();
+        // After the moment was taken: an index knows of every list that it shows.
+        let access = ranges::access(self.database, self.events.name(), field);
+        let (access, pays, question) = tokio::try_join!(access, natural::pays(&source, cores), self.question())?;
+        if let Some(asked) = natural::asked(&source, access, pays) {
+            let spill = Arc::new(Spill::new(self.settings.memory_limit));
+            let readers = (cursors, &spill);
+            if let Some(partial) = natural::run(self.events, question, asked, &scope, readers, self.control).await? {
+                return Ok(Dated { wanted, partial, planned, spilled: spill.used() });
             }
+        }
+        let ranges = match &wanted {
+            None => ranges::all_ranges(self.events, &self.covered, &self.moment).await?,
+            Some(dates) => DateRanges { field, dates, lists: access.lists }.all(None),
         };
         let (partial, spilled) = self.scan(ranges, &scope).await?;
         Ok(Dated { wanted, partial, planned, spilled })
+    }
+
+    /// How many cursors read, and for how many cores.
+    fn cursors(&self) -> (usize, usize) {
+        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+        match self.settings.cursors {
+            // One more than there are cores: while one folds, the server has work.
+            0 => ((cores + 1).min(16), cores),
+            asked => (asked.min(64), asked.min(64)),
+        }
     }
 
     /// All dates, no kept one.
@@ -249,10 +277,7 @@ impl At<'_> {
             return Ok((Partial::new(), 0));
         }
         let question = self.question().await?;
-        // One more than there are cores: while one folds, the server has work.
-        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
-        let cursors = self.settings.cursors;
-        let cursors = if cursors == 0 { (cores + 1).min(16) } else { cursors.min(64) };
+        let (cursors, _) = self.cursors();
         let spill = Arc::new(Spill::new(self.settings.memory_limit));
         let partial = scan::run(self.events, question, ranges, scope, (cursors, &spill), self.control).await?;
         Ok((partial, spill.used()))
