@@ -127,6 +127,7 @@ pub async fn run(
     control: &Arc<Control>,
 ) -> Result<Option<Partial>> {
     let Asked { filter, ranges } = asked;
+    control.log(Level::Info, format!("aggregate: all of {} is read, from both ends", events.name()));
     let ends = Arc::new(Ends::default());
     let mut tasks = JoinSet::new();
     let readers = scan::Readers { events, question, scope, spill, cursors: 3, control };
