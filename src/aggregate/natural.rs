@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bson::{Document, doc};
 use mongodb::Collection;
+use mongodb::options::Hint;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -21,18 +22,21 @@ use super::scan::{self, DELETED, Question, Scope};
 use super::spill::Spill;
 use crate::control::{Control, Level};
 use crate::error::Result;
-use crate::mongo::client::told;
+use crate::mongo::client::{code, told};
 
 /// Of fewer documents than this nobody asks how many are wanted: to pass by all takes less.
 const FEW: u64 = 100_000;
 const LOOKS: usize = 200;
-/// What it takes to fetch a document by the index, and then again the share of it that passing one by takes: with so many
-/// times as many documents as are wanted both ways are even, on one core. Only two readers pass by, any number fetches.
+/// So many documents as are passed by for each that is wanted take the server as long as the index does, on one core: a
+/// fetch is about 5 us, to pass one by 0.55. Two readers pass by, while as many fetch as there are cores.
 const EVEN: usize = 8;
 /// Ranges that one filter is good for: each document is held beside all of them.
 const RANGES: usize = 4;
-/// `_id` is a faster index than one of times, since documents lie about in its order.
+/// Cores from which on `_id` is the better way to all: as an index it is faster than times, since documents lie about in
+/// its order.
 const EVEN_BY_ID: usize = 4;
+/// `NoQueryExecutionPlans`.
+const NO_PLAN: i32 = 291;
 
 /// Forms in which times of the dates asked for were met.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +56,6 @@ pub struct Asked {
 /// # Errors
 /// As [`told`].
 pub async fn pays(source: &Source<'_>, cores: usize) -> Result<Option<Forms>> {
-    let all = Forms { texts: true, moments: true };
     if !source.moment.has_an_order() || source.wanted.is_some_and(BTreeSet::is_empty) {
         return Ok(None);
     }
@@ -60,6 +63,12 @@ pub async fn pays(source: &Source<'_>, cores: usize) -> Result<Option<Forms>> {
     if crate::sabotage::is("by_the_index") {
         return Ok(None);
     }
+    let (worth, allowed) = tokio::try_join!(worth(source, cores), allowed(source.events))?;
+    Ok(worth.filter(|_| allowed))
+}
+
+async fn worth(source: &Source<'_>, cores: usize) -> Result<Option<Forms>> {
+    let all = Forms { texts: true, moments: true };
     if source.wanted.is_none() {
         return Ok((cores <= EVEN_BY_ID).then_some(all));
     }
@@ -69,8 +78,19 @@ pub async fn pays(source: &Source<'_>, cores: usize) -> Result<Option<Forms>> {
         return Ok(Some(all));
     }
     let (looked, texts, moments) = balance::share(source, whole, LOOKS).await?;
-    let pays = looked * cores <= (texts + moments) * EVEN;
-    Ok(pays.then_some(Forms { texts: texts > 0, moments: moments > 0 }))
+    let worth = looked * cores <= (texts + moments) * EVEN;
+    Ok(worth.then_some(Forms { texts: texts > 0, moments: moments > 0 }))
+}
+
+/// Whether the server lets anybody do without an index: its parameter `notablescan` does not.
+async fn allowed(events: &Collection<Document>) -> Result<bool> {
+    // To ask for anything at all is always allowed.
+    let first = events.find_one(doc! {"_id": {"$exists": true}}).projection(doc! {"_id": 1});
+    match first.hint(Hint::Keys(doc! {"$natural": 1})).await {
+        Ok(_) => Ok(true),
+        Err(error) if code(&error) == Some(NO_PLAN) => Ok(false),
+        Err(error) => Err(told(format!("aggregate: look at {}", events.name()), error)),
+    }
 }
 
 /// What to ask for; `None` for more runs of dates than one filter is good for.
@@ -84,11 +104,11 @@ pub fn asked(source: &Source<'_>, access: Access, forms: Option<Forms>) -> Optio
         return forms.map(|_| Asked { filter, ranges: VecDeque::new() });
     };
     let of = DateRanges { field: source.time_field, dates, lists: access.lists };
-    // To judge an offset costs more than to find such texts by the index, and each range costs all who are beyond it.
-    let (mut any, mut ranges) = (Vec::new(), of.beside());
     if dates.is_empty() {
         return None;
     }
+    // To judge an offset costs more than to find such texts by the index, and each range costs all who are beyond it.
+    let (mut any, mut ranges) = (Vec::new(), of.beside());
     if !access.indexed && source.moment.has_an_order() {
         any.extend(ranges.drain(..));
         any.extend(of.texts());

@@ -171,10 +171,11 @@ impl Publisher {
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("aggregate.after_touched");
             let whole: BTreeSet<i32> = mine.difference(&partly).copied().collect();
-            transaction
-                .execute(&format!("DELETE FROM {table} WHERE {DATE} = ANY($1::text[]::date[])"), &[&texts(&whole)])
-                .await
-                .map_err(failed(format!("postgres: replace rows of {}", report.table.name)))?;
+            if !whole.is_empty() {
+                let delete = format!("DELETE FROM {table} WHERE {DATE} = ANY($1::text[]::date[])");
+                let deleted = transaction.execute(&delete, &[&texts(&whole)]).await;
+                deleted.map_err(failed(format!("postgres: replace rows of {}", report.table.name)))?;
+            }
             #[cfg(feature = "sabotage")]
             crate::sabotage::step("aggregate.after_delete");
             #[cfg(feature = "sabotage")]
@@ -182,7 +183,10 @@ impl Publisher {
                 transaction.commit().await.map_err(failed(what))?;
                 transaction = begin(&mut self.client, what).await?;
             }
-            let copied = copy_dates(&transaction, &table, report, &whole, created).await?;
+            let copied = match whole.len() {
+                0 => 0,
+                _ => copy_dates(&transaction, &table, report, &whole, created).await?,
+            };
             place.index(&transaction, &report.table.name).await?;
             touched::stamp_whole(report, &whole, clock, &mut after)?;
             let stood = partly.iter().filter_map(|date| report.changed.get(date)).map(|(_, rows)| rows.len() as u64);
