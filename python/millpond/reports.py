@@ -7,7 +7,6 @@ argument, as TOML writes it too.
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -237,12 +236,9 @@ def _given(value: Any) -> dict[str, Any]:
 
 def _file(file: Path) -> list[Any]:
     """Read `[[reports]]` of a TOML file; `modules` names what registers its functions."""
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"reports: {file} cannot be read ({error.strerror})", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"reports: {file} is no valid TOML: {error}", "check the file") from None
+    from millpond import toml_file
+
+    tables = toml_file.read("reports", file)
     for name in tables:
         if name not in {"reports", "modules"}:
             raise ConfigError(f"reports: {file}: {name}: unknown setting", "there are [[reports]] and modules")

@@ -1,6 +1,5 @@
 """What a run answers: plain values, JSON-safe, small enough for Airflow's XCom."""
 
-import html
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -48,6 +47,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Show the short values as a table in a notebook."""
+        import html
+
         short = ((k, v) for k, v in self._books.items() if isinstance(v, int | float | str | bool))
         rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in short)
         return f"<table>{rows}</table>"
@@ -129,6 +130,8 @@ class Frame:
         return (there + [row for row in rows if row[metric] is None])[:n]
 
     def _repr_html_(self) -> str:
+        import html
+
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"

@@ -8,7 +8,6 @@ import datetime as dt
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -241,12 +240,9 @@ def _given(value: Any) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"transform: {path} cannot be read ({error.strerror})", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"transform: {path} is no valid TOML: {error}", "check the file") from None
+    from millpond import toml_file
+
+    return toml_file.read("transform", path)
 
 
 def _plain(place: str, value: Any) -> Any:

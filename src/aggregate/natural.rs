@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::balance::{self, Source};
 use super::partial::Partial;
 use super::ranges::{Access, DateRanges};
-use super::scan::{self, DELETED, Question, Scope};
+use super::scan::{self, DELETED, Question, Scope, Size};
 use super::spill::Spill;
 use crate::control::{Control, Level};
 use crate::error::Result;
@@ -26,14 +26,16 @@ use crate::mongo::client::{code, told};
 
 /// Of fewer documents than this nobody asks how many are wanted: to pass by all takes less.
 const FEW: u64 = 100_000;
+/// The same of bytes, which lie in the server's cache or are soon read.
+const FEW_BYTES: u64 = 100_000_000;
 const LOOKS: usize = 200;
 /// So many documents as are passed by for each that is wanted take the server as long as the index does, on one core: a
 /// fetch is about 5 us, to pass one by 0.55. Two readers pass by, while as many fetch as there are cores.
 const EVEN: usize = 8;
 /// Ranges that one filter is good for: each document is held beside all of them.
 const RANGES: usize = 4;
-/// Cores from which on `_id` is the better way to all: as an index it is faster than times, since documents lie about in
-/// its order.
+/// With more cores than this all is read by ranges of `_id`: a faster index than times, since documents lie about in its
+/// order.
 const EVEN_BY_ID: usize = 4;
 /// `NoQueryExecutionPlans`.
 const NO_PLAN: i32 = 291;
@@ -72,13 +74,13 @@ async fn worth(source: &Source<'_>, cores: usize) -> Result<Option<Forms>> {
     if source.wanted.is_none() {
         return Ok((cores <= EVEN_BY_ID).then_some(all));
     }
-    let what = |error| told(format!("aggregate: count {}", source.events.name()), error);
-    let whole = source.events.estimated_document_count().await.map_err(what)?;
-    if whole <= FEW {
+    let Size { documents, bytes } = scan::size(source.database, source.events.name()).await?;
+    if documents <= FEW && bytes <= FEW_BYTES {
         return Ok(Some(all));
     }
-    let (looked, texts, moments) = balance::share(source, whole, LOOKS).await?;
-    let worth = looked * cores <= (texts + moments) * EVEN;
+    let (looked, texts, moments) = balance::share(source, documents, LOOKS).await?;
+    let found = texts + moments;
+    let worth = found > 0 && looked * cores <= found * EVEN;
     Ok(worth.then_some(Forms { texts: texts > 0, moments: moments > 0 }))
 }
 

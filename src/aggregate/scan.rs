@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::mongo::client::told;
 
 /// Documents of up to so many bytes are read whole.
-const SMALL: i64 = 512;
+const SMALL: u64 = 512;
 /// A date here marks what a tombstone deleted; no event leaves one.
 pub(super) const DELETED: &str = "_millpond.deleted";
 
@@ -92,13 +92,33 @@ pub async fn documents(events: &Collection<Document>, covered: &Covered) -> Resu
 /// As [`told`].
 pub async fn fields(database: &Database, collection: &str, plan: &Plan) -> Result<Option<Document>> {
     let Some(fields) = plan.fields() else { return Ok(None) };
-    let stats = database.run_command(doc! {"collStats": collection}).await;
-    let stats = stats.map_err(|error| told(format!("aggregate: size of {collection}"), error))?;
-    let size = stats.get("avgObjSize").and_then(|size| size.as_i32().map(i64::from).or_else(|| size.as_i64()));
-    if size.unwrap_or(0) <= SMALL {
+    let Size { documents, bytes } = size(database, collection).await?;
+    if bytes <= documents * SMALL {
         return Ok(None);
     }
     Ok(Some(fields.iter().map(|field| (field.clone(), bson::Bson::Int32(1))).collect()))
+}
+
+/// How large a collection is, about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) documents: u64,
+    /// Of the documents as they are, not as they lie on disk.
+    pub(super) bytes: u64,
+}
+
+/// Asks how large a collection is.
+///
+/// # Errors
+/// As [`told`].
+pub(super) async fn size(database: &Database, collection: &str) -> Result<Size> {
+    let stats = database.run_command(doc! {"collStats": collection}).await;
+    let stats = stats.map_err(|error| told(format!("aggregate: size of {collection}"), error))?;
+    let of = |name: &str| {
+        let number = stats.get(name).and_then(|number| number.as_i32().map(i64::from).or_else(|| number.as_i64()));
+        number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
+    };
+    Ok(Size { documents: of("count"), bytes: of("size") })
 }
 
 /// How the cursors of a scan ask.
